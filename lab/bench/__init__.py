@@ -1,0 +1,1 @@
+"""``pvlab bench``: what the lab itself costs, measured in one run."""

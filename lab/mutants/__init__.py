@@ -1,0 +1,1 @@
+"""Mutants: drivers with a known defect, and whether the suite finds it."""

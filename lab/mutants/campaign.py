@@ -1,0 +1,98 @@
+"""Running the suite against one mutant after the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from lab.core.errors import LabBroken
+from lab.mutants.catalogue import Mutant
+from lab.mutants.outcome import (
+    MutantOutcome,
+    MutantsDocument,
+    lab_trouble,
+    reusable,
+    write_document,
+)
+from lab.suite.catalogue import Entry
+
+Attempt = Callable[[Mutant], MutantOutcome]
+Say = Callable[[str], None]
+
+
+def cheapest_first(tests: Iterable[Entry]) -> list[str]:
+    """Node ids in the order in which they find a defect soonest, knowing nothing of it.
+
+    When each test has the same chance of finding it, the expected time until one does is
+    least with the quickest first. Tests of one length stay in the suite's order.
+    """
+    return [test.id for test in sorted(tests, key=lambda test: test.expected_seconds)]
+
+
+def suite_digest(folder: Path) -> str:
+    """SHA-256 over the Python files of a suite, names included."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def run_campaign(
+    mutants: Sequence[Mutant],
+    attempt: Attempt,
+    document: MutantsDocument,
+    file: Path,
+    *,
+    earlier: MutantsDocument | None = None,
+    packages: Sequence[tuple[str, str]] = (),
+    say: Say,
+    clock: Callable[[], float],
+) -> MutantsDocument:
+    """Run the suite against each mutant; what is known is written after each of them.
+
+    Args:
+        mutants: which ones, in order.
+        attempt: runs the suite against one.
+        document: the campaign's, with no mutants yet.
+        file: where the document goes.
+        earlier: document of a campaign that this one goes on with.
+        packages: name and SHA-256 of each mutant's package, for ``earlier``.
+        say: told in lines what happens.
+        clock: a clock that only goes forward, in s.
+
+    Returns:
+        The document with every mutant.
+
+    Raises:
+        UsageError: the suite or the results folder cannot be used.
+    """
+    known = reusable(earlier, document, packages)
+    for number, mutant in enumerate(mutants, 1):
+        at = f"[{number}/{len(mutants)}] {mutant.name}"
+        outcome = known.get(mutant.name)
+        if outcome is None:
+            say(f"{at}: {mutant.title}")
+            began = clock()
+            try:
+                outcome = attempt(mutant)
+            except LabBroken as error:
+                outcome = lab_trouble(mutant, error, seconds=clock() - began)
+            say(f"{at}: {words(outcome)}")
+        else:
+            say(f"{at}: known: {words(outcome)}")
+        document = document.with_outcomes([outcome])
+        # What is known of those still to come, or not asked for, must outlive a kill.
+        names = {one.name for one in document.mutants}
+        rest = [one for name, one in known.items() if name not in names]
+        write_document(document.with_outcomes(rest), file)
+    return document
+
+
+def words(outcome: MutantOutcome) -> str:
+    """One outcome as a line."""
+    test = f" by {outcome.killed_by.partition('::')[2]}" if outcome.killed_by else ""
+    return f"{outcome.fate.value}{test} after {outcome.seconds:.0f} s" + (
+        f": {outcome.message}" if outcome.message else ""
+    )

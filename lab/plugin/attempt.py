@@ -1,0 +1,199 @@
+"""Looking after a test that ended: whom to blame, and what evidence to keep.
+
+Runs between the test and its teardown, while the place still lives. Nothing in here raises:
+trouble in recording a test must not replace the test's own outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lab.core.errors import GuestCrashed, PvlabError
+from lab.evidence.manifest import CRASH, FULL, LIGHT, PieceName
+from lab.guest.errors import GuestSilent
+from lab.plugin.blame import decide, leaves
+from lab.plugin.campaigns import Attempt, CampaignItem, describe
+from lab.plugin.keys import (
+    COLLECTOR,
+    ERROR,
+    EXPECTED,
+    PLACE,
+    SOURCES,
+    fixture_names,
+    tests_driver,
+)
+from lab.plugin.known import compare
+from lab.plugin.marks import area_of, expected
+from lab.plugin.options import settings
+from lab.plugin.recorder import attach
+from lab.plugin.telling import tell
+from lab.suite.intensity import Intensity
+
+if TYPE_CHECKING:
+    from lab.core.deadline import Deadline
+    from lab.place.place import Place
+    from lab.plugin.session import Lab
+
+PASSED = LIGHT | {PieceName.DBGVIEW}
+"""What is kept of a test that passed."""
+
+NO_DOM0 = frozenset({PieceName.TIMINGS, PieceName.XEN_SERIAL})
+"""What can still be had of a place whose dom0 is gone."""
+
+CHOSEN = (pytest.skip.Exception, pytest.xfail.Exception)
+"""What a test raises by its own choice, and nobody is to blame for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The state of a place after a failure.
+
+    Attributes:
+        ok: whether QEMU is alive and dom0 answers.
+        cause: what is wrong otherwise.
+    """
+
+    ok: bool
+    cause: str
+
+
+def examine(place: Place, deadline: Deadline) -> Seen:
+    """Ask a place how it is; one that cannot even be asked is broken."""
+    try:
+        health = place.health(deadline)
+    except Exception as error:
+        return Seen(False, f"its health could not be told: {error or type(error).__name__}")
+    return Seen(health.ok, health.cause)
+
+
+def freeze(place: Place, deadline: Deadline) -> None:
+    """Pause a guest that crashed or hangs: its memory stays as it is, and a processor that
+    spins in it no longer slows what collects the evidence."""
+    with contextlib.suppress(PvlabError):
+        place.toolstack.pause(place.domain, deadline)
+
+
+def find_crash(
+    place: Place, deadline: Deadline, known: GuestCrashed | None = None
+) -> GuestCrashed | None:
+    """What the crash monitor has to say about the guest now.
+
+    Args:
+        place: whose guest.
+        deadline: for looking.
+        known: the crash that the test met already; it is told in more detail then.
+    """
+    try:
+        found = place.guest.crash.check(deadline)
+    except Exception:
+        # Whether the place can be asked at all is what `examine` tells.
+        return known
+    if found is None or (known is not None and found.summary in known.message):
+        return known
+    if known is None:
+        return GuestCrashed(f"the guest crashed: {found.summary}", evidence=found.evidence)
+    return GuestCrashed(
+        f"{known.message}; {found.summary}", evidence=(*known.evidence, *found.evidence)
+    )
+
+
+def check_guest(place: Place, deadline: Deadline) -> None:
+    """See that a guest has lived through a test that passed.
+
+    Raises:
+        GuestCrashed: it has not.
+        LabBroken: dom0 cannot be asked.
+    """
+    found = place.guest.crash.check(deadline)
+    if found is not None:
+        raise GuestCrashed(
+            f"the guest crashed in a test that passed otherwise: {found.summary}",
+            evidence=found.evidence,
+        )
+
+
+def look_after(
+    item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, lab: Lab
+) -> None:
+    """Blame and collect for one phase of a test that uses the lab.
+
+    Args:
+        item: the test.
+        call: its phase.
+        report: what pytest makes of the phase; the findings are attached to it.
+        lab: of the session.
+    """
+    attach(report, area=area_of(item), expected=_expected(item, lab))
+    if preparation := lab.preparation():
+        attach(report, preparation=preparation)
+    if isinstance(item, CampaignItem) and report.when == "call":
+        describe(item, report)
+    error = call.excinfo.value if call.excinfo is not None else None
+    if error is not None:
+        item.stash[ERROR] = error
+    if report.failed or (error is not None and not isinstance(error, CHOSEN)):
+        _after_failure(item, error, report, lab)
+    elif report.when == "call" and report.passed and not isinstance(item, Attempt):
+        _collect(item, report, lab, PASSED)
+
+
+def _expected(item: pytest.Item, lab: Lab) -> float | None:
+    """What a test takes at most, in s: on the accelerator that it ran on, if that is known."""
+    if lab.prepared is None or EXPECTED not in item.stash:
+        return item.stash.get(EXPECTED, None)
+    asked = settings(item.config)
+    return expected(item, Intensity(asked.intensity, lab.prepared.accel.name))
+
+
+def _after_failure(
+    item: pytest.Item, error: BaseException | None, report: pytest.TestReport, lab: Lab
+) -> None:
+    place = item.stash.get(PLACE, None)
+    health = examine(place, lab.deadline("command")) if place is not None else None
+    errors = list(leaves(error)) if error is not None else []
+    crash = next((e for e in errors if isinstance(e, GuestCrashed)), None)
+    if place is not None and health is not None and health.ok:
+        crash = find_crash(place, lab.deadline("crash"), crash)
+    verdict = decide(error, health=health, crash=crash, driver_test=tests_driver(item))
+    if crash is not None:
+        item.stash[ERROR] = crash
+    verdict = compare(item, report, verdict, crash)
+
+    attach(report, blame=verdict.blame.value, reason=verdict.reason)
+    found = [("pvlab.blame", verdict.blame.value)]
+    if crash is not None:
+        found.append(("pvlab.crash", crash.message))
+    for properties in (item.user_properties, report.user_properties):
+        properties.extend(found)
+    if health is not None:
+        lost = crash is not None or any(isinstance(e, GuestSilent) for e in errors)
+        item.stash[SOURCES].guest_lost = lost
+        pieces = CRASH if lost else FULL
+        if isinstance(item, Attempt) and item.known:
+            # The first failure's evidence is kept; this one is only counted.
+            pieces = frozenset()
+        if lost and place is not None and health.ok:
+            freeze(place, lab.deadline("command"))
+        _collect(item, report, lab, pieces if health.ok else NO_DOM0)
+    tell(item, report, error, crash, verdict)
+
+
+def _collect(
+    item: pytest.Item, report: pytest.TestReport, lab: Lab, pieces: Collection[PieceName]
+) -> None:
+    collector = item.stash.get(COLLECTOR, None)
+    if collector is None or not pieces:
+        return
+    if "dbgview" not in fixture_names(item):
+        pieces = [piece for piece in pieces if piece is not PieceName.DBGVIEW]
+    try:
+        collector.collect(lab.deadline("evidence"), pieces)
+    except Exception as error:
+        item.warn(pytest.PytestWarning(f"pvlab: no evidence was collected: {error}"))
+        return
+    attach(report, evidence=collector.relative)

@@ -1,0 +1,194 @@
+"""The fixtures that tests of a driver use.
+
+Scopes are deliberate. What a session shares is read-only: the profile, the warm template, the
+unpacked driver package. What a test can change is made anew for it: every test gets a clone of
+the template as a process of its own, so no test meets what another one left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab.plugin.keys import COLLECTOR, PLACE, active_workplace
+from lab.suite.intensity import Intensity
+from lab.suite.jitter import Jitter
+
+if TYPE_CHECKING:
+    from testinfra.host import Host  # type: ignore[import-untyped]
+
+    from lab.drivers.package import DriverPackage
+    from lab.evidence.collector import Collector
+    from lab.guest.dbgview import DbgView
+    from lab.guest.driverstore import InstallResult
+    from lab.guest.guest import Guest
+    from lab.place.place import Place
+    from lab.plugin.devices import BlockDevices
+    from lab.plugin.session import Lab
+    from lab.plugin.workplace import Workplace
+    from lab.xen.dom0 import Dom0
+    from lab.xen.storage import VolumeGroup
+    from lab.xen.toolstack import Toolstack
+    from lab.xen.xenstore import Xenstore
+
+
+@dataclass(frozen=True, slots=True)
+class XenHost:
+    """The Xen side of a test's place.
+
+    Attributes:
+        dom0: commands and files in dom0.
+        toolstack: ``xl`` or ``xm``, whichever the profile has.
+        xenstore: the store, for looking and for what the toolstack cannot do.
+        vg: the volume group that virtual disks come from.
+    """
+
+    dom0: Dom0
+    toolstack: Toolstack
+    xenstore: Xenstore
+    vg: VolumeGroup
+
+    @property
+    def testinfra(self) -> Host:
+        """dom0 as a testinfra host, over the same connection."""
+        return self.dom0.testinfra
+
+
+@pytest.fixture(scope="session")
+def pvlab_run(pytestconfig: pytest.Config) -> Workplace:
+    """Where this process runs its tests: the run's folder, the driver, the lab.
+
+    Session scope. Every other fixture depends on it, and a session in which no test does is
+    left alone by this plugin.
+    """
+    return active_workplace(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def lab(pvlab_run: Workplace) -> Lab:
+    """The lab of this session: profile, deadlines, warm template.
+
+    Session scope: the template is baked or found once, for the first test that needs it. If
+    that fails, that test errs with the cause and all later ones are skipped with it.
+    """
+    return pvlab_run.lab
+
+
+@pytest.fixture(scope="session")
+def intensity(pvlab_run: Workplace, lab: Lab) -> Intensity:
+    """How much to do: ``intensity.count(standard=25, smoke=3, soak=200, tcg=8)``.
+
+    Session scope. It knows the accelerator, so that emulation may have a count of its own; the
+    marker ``cost`` takes the same ``Count``.
+    """
+    return Intensity(pvlab_run.settings.intensity, lab.template.accel.name)
+
+
+@pytest.fixture
+def jitter(request: pytest.FixtureRequest, pvlab_run: Workplace) -> Jitter:
+    """Seeded waits: ``jitter.point("before attach")``; also orders and choices.
+
+    Function scope: an attempt of a race has its own seed. In other tests the seed is 1, or
+    that of ``--pvlab-seed``. Each wait is among the test's timings.
+    """
+    item = request.node
+    asked = pvlab_run.settings.seed
+    seed = getattr(item, "seed", 1 if asked is None else asked)
+    waits = itertools.count(1)
+
+    def note(name: str, seconds: float) -> None:
+        place = item.stash.get(PLACE, None)
+        if place is not None:
+            place.timings[f"jitter_{next(waits)} {name}"] = seconds
+
+    return Jitter(seed, note)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, pvlab_run: Workplace, lab: Lab) -> Iterator[Place]:
+    """A clone of the template of this test's own: Xen, dom0, and a live guest.
+
+    Function scope, always: cloning takes less than a second, and a crash stays in its test.
+    """
+    clone = lab.clone()
+    try:
+        pvlab_run.adopt(request.node, clone)
+        yield clone
+    finally:
+        pvlab_run.release(request.node)
+        lab.discard(clone)
+
+
+@pytest.fixture
+def xen_host(place: Place) -> XenHost:
+    """dom0 and its toolstack, xenstore and volume group, in this test's clone."""
+    return XenHost(place.dom0, place.toolstack, place.xenstore, place.vg)
+
+
+@pytest.fixture
+def guest(place: Place) -> Guest:
+    """The live guest in this test's clone, with no driver under test in it yet."""
+    return place.guest
+
+
+@pytest.fixture(scope="session")
+def driver_package(pvlab_run: Workplace) -> DriverPackage:
+    """The driver package under test, unpacked and checked.
+
+    Session scope: it is read-only, and was refused before the first test if it is unusable.
+    """
+    return pvlab_run.driver_package
+
+
+@pytest.fixture
+def dbgview(guest: Guest, lab: Lab) -> DbgView:
+    """DbgView, logging what drivers print in the guest.
+
+    Function scope. Drivers are installed after it is running, so that their first words are
+    kept. Its log goes into the evidence by itself.
+    """
+    guest.dbgview.start(lab.deadline("command"))
+    return guest.dbgview
+
+
+@pytest.fixture
+def installed_driver(
+    place: Place, guest: Guest, dbgview: DbgView, driver_package: DriverPackage, lab: Lab
+) -> InstallResult:
+    """The driver under test, installed in this test's clone.
+
+    Function scope: the clone is fresh, so the installation is too. A package that does not
+    install, or crashes the guest while it does, is the driver's failure.
+    """
+    deadline = lab.deadline("boot")
+    with guest.crash.guard(f"the installation of {driver_package.name}", deadline):
+        result = guest.drivers.install(driver_package, deadline)
+    place.timings["install"] = deadline.elapsed
+    return result
+
+
+@pytest.fixture
+def block_device(place: Place, lab: Lab) -> BlockDevices:
+    """Makes disks: ``block_device(size_mib)`` creates a volume and attaches it to the guest.
+
+    Function scope; nothing is detached afterwards, for the clone is thrown away whole.
+    """
+    # Imported late: sessions without the lab must not pay for its libraries.
+    from lab.plugin.devices import BlockDevices
+
+    return BlockDevices(place, lab)
+
+
+@pytest.fixture
+def evidence(request: pytest.FixtureRequest, place: Place) -> Collector:
+    """The collector of this test's evidence; ``evidence.add(name, content)`` adds a piece.
+
+    Function scope. What the lab knows to collect is collected without it: a little after a
+    test that passed, everything after a failure, a core dump after a crash.
+    """
+    collector: Collector = request.node.stash[COLLECTOR]
+    return collector

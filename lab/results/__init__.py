@@ -1,0 +1,1 @@
+"""Results: the record of a run, how it is kept, and how people read it."""

@@ -1,0 +1,124 @@
+"""A guest's reboot, stop, save and restore, with what the lab has to look at again after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lab.core.deadline import Deadline, NotYet, wait_for
+from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed
+from lab.place.place import Place
+from lab.xen.domain import Domain
+
+IMAGE = "/var/lib/pvlab/saved"
+"""Where a saved guest is, in dom0."""
+
+
+def reboot(place: Place, deadline: Deadline) -> None:
+    """Restart the guest from inside and wait until it answers.
+
+    Raises:
+        DriverFailure: it did not go down, or did not come back.
+        LabBroken: dom0 failed.
+    """
+    before = place.domain
+    place.guest.channel.run("shutdown /r /t 0 /f", deadline)
+
+    def back() -> Domain:
+        found = place.toolstack.find(before.name, deadline)
+        if found is None or found.domid == before.domid:
+            raise NotYet("the old domain" if found else "no domain")
+        return found
+
+    _await_guest(place, "the guest to restart", back, deadline)
+
+
+def power_off(place: Place, deadline: Deadline) -> None:
+    """Stop the guest from inside and wait until its domain has shut down.
+
+    Raises:
+        DriverFailure: it did not.
+        LabBroken: dom0 failed.
+    """
+    domain = place.domain
+    place.guest.channel.run("shutdown /s /t 0 /f", deadline)
+
+    def off() -> None:
+        found = place.toolstack.find(domain.name, deadline)
+        if found is not None and not found.shut_down:
+            raise NotYet(f"state {found.state}")
+
+    try:
+        wait_for("the guest to stop", off, deadline, interval=0.5)
+    except DeadlineExpired as error:
+        raise DriverFailure(f"the guest was told to shut down: {error.message}") from error
+
+
+def save(place: Place, deadline: Deadline) -> None:
+    """Save the guest to a file in dom0, which ends its domain.
+
+    Raises:
+        DriverFailure: the guest did not suspend.
+        LabBroken: dom0 failed.
+    """
+    place.dom0.run("mkdir -p /var/lib/pvlab", deadline)
+    place.toolstack.save(place.domain, IMAGE, deadline)
+
+
+def restore(place: Place, deadline: Deadline) -> None:
+    """Bring a saved guest back and wait until it answers.
+
+    Raises:
+        DriverFailure: it did not come back to life.
+        LabBroken: dom0 failed.
+    """
+    before = place.domain
+    place.toolstack.restore(IMAGE, deadline)
+
+    def back() -> Domain:
+        found = place.toolstack.find(before.name, deadline)
+        if found is None:
+            raise NotYet("no domain")
+        return found
+
+    _await_guest(place, "the guest to be restored", back, deadline)
+    place.dom0.run(f"rm -f {IMAGE}", deadline)
+
+
+def migrate(place: Place, deadline: Deadline) -> None:
+    """Migrate the guest, live, to the host that it is on, and wait until it answers.
+
+    Raises:
+        DriverFailure: the guest did not suspend, or did not come back to life.
+        LabBroken: dom0 failed.
+    """
+    before = place.domain
+    place.toolstack.migrate_here(before, deadline)
+
+    def moved() -> Domain:
+        found = place.toolstack.find(before.name, deadline)
+        if found is None or found.domid == before.domid:
+            raise NotYet("the old domain" if found else "no domain")
+        return found
+
+    _await_guest(place, "the guest to arrive", moved, deadline)
+
+
+def _await_guest(place: Place, what: str, back: Callable[[], Domain], deadline: Deadline) -> None:
+    place.guest.channel.close(Deadline(0.0))
+    try:
+        place.domain = wait_for(f"{what}: its domain", back, deadline, interval=0.5)
+        wait_for(f"{what}: an answer", lambda: _answers(place, deadline), deadline, interval=0.5)
+    except DeadlineExpired as error:
+        raise DriverFailure(f"{error.message}") from error
+    # What the guest printed on its way here belongs to the restart.
+    place.guest.crash.mark(deadline)
+
+
+def _answers(place: Place, deadline: Deadline) -> None:
+    seen = place.guest_serial(deadline)
+    found = place.toolstack.find(place.domain.name, deadline)
+    if found is None or found.crashed:
+        raise GuestCrashed("the guest crashed on its way", evidence=tuple(seen.splitlines()[-20:]))
+    place.domain = found
+    if not place.guest.channel.alive(deadline.at_most(5.0)):
+        raise NotYet(f"domain {found.domid}, state {found.state}, WinRM silent")

@@ -1,0 +1,85 @@
+"""The ``xm`` dialect (xend, Xen 3.x)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lab.core.deadline import Deadline
+from lab.core.errors import LabBroken
+from lab.xen.blockspec import BlockSpec
+from lab.xen.toolstack import DomainRef, Toolstack, ref
+
+_TOKEN = re.compile(r"""\s*(?:([()])|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s()'"]+))""")
+
+# An S-expression: a word or a list of them.
+Sxp = str | list["Sxp"]
+
+
+class XmToolstack(Toolstack):
+    """``xm``."""
+
+    program = "xm"
+    has_watches = False
+
+    def block_attach_words(self, domain: DomainRef, spec: BlockSpec) -> tuple[str, ...]:
+        """``DOMAIN BACKEND FRONTEND MODE``, as xm(1) documents them."""
+        return ("block-attach", ref(domain), spec.backend, f"/dev/{spec.vdev}", spec.mode)
+
+    def migrate_here_words(self, domain: DomainRef) -> tuple[str, ...]:
+        """Through xend's relocation server on the loopback interface."""
+        return ("migrate", "--live", ref(domain), "localhost")
+
+    def config(self, domain: DomainRef, deadline: Deadline) -> dict[str, Any]:
+        """``xm list --long``: names to values; a name that repeats becomes a list."""
+        text = self._run(deadline, "list", "--long", ref(domain)).stdout
+        return as_dict(parse_sxp(text))
+
+
+def parse_sxp(text: str) -> Sxp:
+    """Parse the first S-expression of a text, as xend prints them.
+
+    Raises:
+        LabBroken: its parentheses do not match.
+    """
+    stack: list[list[Sxp]] = []
+    position = 0
+    while match := _TOKEN.match(text, position):
+        position = match.end()
+        if match[1] == "(":
+            stack.append([])
+        elif match[1] == ")":
+            if not stack:
+                break
+            done = stack.pop()
+            if not stack:
+                return done
+            stack[-1].append(done)
+        elif stack:
+            stack[-1].append(match[2] or match[3] or match[4] or "")
+    raise LabBroken("xm printed an S-expression that does not end")
+
+
+def as_dict(sxp: Sxp) -> dict[str, Any]:
+    """An S-expression's ``(name value)`` members by name.
+
+    ``(device (vbd (uname ...)))`` becomes ``{"device": {"vbd": {"uname": ...}}}``; of several
+    devices, ``device`` is a list. A member of more than one plain word keeps them in a list.
+    """
+    members: dict[str, Any] = {}
+    for member in sxp[1:] if isinstance(sxp, list) else []:
+        if not isinstance(member, list) or not member or not isinstance(member[0], str):
+            continue
+        name, rest = member[0], member[1:]
+        value: Any
+        if rest and all(isinstance(one, list) for one in rest):
+            value = as_dict(member)
+        else:
+            value = rest[0] if len(rest) == 1 else rest
+        if name not in members:
+            members[name] = value
+        elif isinstance(members[name], list):
+            members[name].append(value)
+        else:
+            members[name] = [members[name], value]
+    return members

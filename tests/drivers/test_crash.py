@@ -1,0 +1,85 @@
+"""The guest lives through what once crashed it; and a crash, when there is one, is seen.
+
+The second half crashes guests on purpose: what is tested there is that nothing of a real crash
+would be missed, neither the crash nor its evidence.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.core.deadline import NotYet, wait_for
+from lab.evidence.manifest import CRASH
+from lab.guest.crash import CrashKind
+from lab.plugin.keys import SOURCES
+
+pytestmark = [pytest.mark.area("crash"), pytest.mark.destructive]
+
+HISTORY = "crashes that the driver's history reports"
+OUTSIDE = "one guest bugcheck hung the whole machine, dom0 included"
+
+MIB = 2048  # in sectors
+
+
+@pytest.mark.smoke
+@pytest.mark.claim("the races that hung the guest on an attach are fixed", HISTORY)
+@pytest.mark.claim("block-detach, blue screen", HISTORY)
+@pytest.mark.cost(attach=1, detach=1, dom0=3, command=3)
+def test_guest_survives_attach_and_detach(installed_driver, block_device, still_the_same_boot):
+    device = block_device(32, "/dev/hdc", "w")
+    still_the_same_boot()
+    device.detach()
+    still_the_same_boot()
+
+
+@pytest.fixture
+def crash_guest(request, place, guest, lab, evidence):
+    """Crashes the guest from outside and checks that it is noticed and its evidence kept."""
+
+    def crash():
+        # Overwrites the instruction pointer: a crash that needs no help from the guest, which
+        # drivers of 2007 do not give (`xm sysrq DOM B` came later).
+        place.dom0.run(
+            f"/usr/lib/xen-*/bin/xen-hvmcrash {place.domain.domid}",
+            lab.deadline("command"),
+            check=True,
+        )
+
+        def noticed():
+            report = guest.crash.check(lab.deadline("crash"))
+            if report is None:
+                raise NotYet("the monitor sees no crash")
+            return report
+
+        report = wait_for("the crash to be noticed", noticed, lab.deadline("boot"), interval=1.0)
+        request.node.stash[SOURCES].guest_lost = True
+        # As after any crash: a processor that spins in a dead guest slows who collects.
+        place.toolstack.pause(place.domain, lab.deadline("command"))
+        evidence.collect(lab.deadline("evidence"), CRASH)
+        guest.crash.retire()
+        return report
+
+    return crash
+
+
+@pytest.mark.slow
+@pytest.mark.claim("a crash is noticed, and its evidence is complete", OUTSIDE)
+@pytest.mark.cost(attach=1, dom0=10, command=8, crash=1, dump=1, mib=2)
+def test_crash_under_io_is_seen(
+    installed_driver, disk_on, place, guest, lab, evidence, crash_guest
+):
+    device = disk_on(sectors=4 * MIB)
+    job = device.start(0, 1024, threads=2, order="random")
+    job.wait_busy(lab.deadline("boot"))
+    known = job.generations(lab.deadline("command"))
+    report = crash_guest()
+    assert report.kind in (CrashKind.SERIAL, CrashKind.STOPPED, CrashKind.SILENT)
+    assert report.evidence, "the crash was noticed without any evidence"
+    pieces = {piece.name.split("/")[0]: piece for piece in evidence.manifest.pieces}
+    missing = [name for name in CRASH if name not in pieces or not pieces[name].bytes]
+    assert not missing, f"after a crash these were not kept: {missing}"
+    # The host lives on: another's crash is none of its business.
+    assert place.health(lab.deadline("command")).ok
+    generations, strange = device.backing.written(0, 1024, lab.deadline("boot"))
+    assert not strange, f"after a crash there are sectors that nobody wrote: {strange}"
+    assert min(generations) >= known

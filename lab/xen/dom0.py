@@ -179,8 +179,10 @@ class Dom0:
             self._check_host_key(transport)
             transport.auth_publickey(self.username, key)
         except paramiko.AuthenticationException as error:
+            lost = not transport.is_active()
             transport.close()
-            if deadline.expired:
+            # paramiko names a connection lost during the login as a refusal.
+            if lost or deadline.expired:
                 raise NotYet("host key accepted, no answer to the login") from error
             raise LabBroken(
                 f"dom0 refused the key {self.key_file} for {self.username}",

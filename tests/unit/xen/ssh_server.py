@@ -23,6 +23,9 @@ class Server(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        if self.owner.lost_logins:
+            self.owner.lost_logins -= 1
+            self.owner.transports[-1].close()
         known = username == "root" and key.asbytes() == self.owner.user_key.asbytes()
         return paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED
 
@@ -82,6 +85,8 @@ class SshServer:
         self.port: int = self.listener.getsockname()[1]
         self.channels = 0
         self.handshakes = 0
+        # How many of the next logins end with the connection cut.
+        self.lost_logins = 0
         self.targets: list[socket.socket] = []
         self.transports: list[paramiko.Transport] = []
         # paramiko holds channels weakly: one that nobody keeps is closed.

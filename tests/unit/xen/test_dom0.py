@@ -197,44 +197,54 @@ def test_tunnel_to_a_closed_port(dom0: Dom0) -> None:
 
 
 def test_connect_waits_for_a_server_that_starts_late(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with serving(tmp_path) as late:
-        # A listener that hangs up at once, as QEMU does while nobody listens in dom0.
-        rude = socket.create_server(("127.0.0.1", port))
+    with (
+        serving(tmp_path) as late,
+        contextlib.closing(socket.create_server(("127.0.0.1", 0))) as rude,
+    ):
         seen = threading.Event()
 
         def hang_up_then_relay() -> None:
-            client, _ = rude.accept()
-            client.close()
-            client, _ = rude.accept()
-            with client, socket.create_connection(("127.0.0.1", late.port)) as real:
+            # At once, as QEMU does while nobody listens in dom0.
+            rude.accept()[0].close()
+            while True:
+                try:
+                    client, _ = rude.accept()
+                except OSError:
+                    return
                 seen.set()
+                with client, socket.create_connection(("127.0.0.1", late.port)) as real:
+                    answers = threading.Thread(target=relay, args=(real, client))
+                    answers.start()
+                    relay(client, real)
+                    answers.join()
 
-                def back() -> None:
-                    with contextlib.suppress(OSError):
-                        carry()
-
-                def carry() -> None:
-                    while data := real.recv(4096):
-                        client.sendall(data)
-
-                answers = threading.Thread(target=back)
-                answers.start()
+        def relay(source: socket.socket, sink: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := source.recv(4096):
+                    sink.sendall(data)
+            for one in (source, sink):
                 with contextlib.suppress(OSError):
-                    while data := client.recv(4096):
-                        real.sendall(data)
-                real.shutdown(socket.SHUT_RDWR)
-                answers.join()
+                    one.shutdown(socket.SHUT_RDWR)
 
-        relay = threading.Thread(target=hang_up_then_relay)
-        relay.start()
-        with Dom0("127.0.0.1", port, "root", late.key_file) as dom0:
-            dom0.connect(Deadline(30))
-            assert seen.is_set()
-            assert dom0.run("echo up", soon()).stdout == "up\n"
-        relay.join()
-        rude.close()
+        relaying = threading.Thread(target=hang_up_then_relay)
+        relaying.start()
+        try:
+            with Dom0("127.0.0.1", rude.getsockname()[1], "root", late.key_file) as dom0:
+                dom0.connect(Deadline(60))
+                assert seen.is_set()
+                assert dom0.run("echo up", soon()).stdout == "up\n"
+        finally:
+            rude.shutdown(socket.SHUT_RDWR)
+            relaying.join()
+
+
+def test_connection_lost_during_the_login_is_tried_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.lost_logins = 1
+        with Dom0("127.0.0.1", server.port, "root", server.key_file) as dom0:
+            dom0.connect(Deadline(60))
+            assert server.lost_logins == 0
+            assert server.handshakes == 2
 
 
 def test_nobody_there(server: SshServer) -> None:

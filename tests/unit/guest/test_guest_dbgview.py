@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsman import FakeCmd
 
+from lab.core import dbglog
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken
 from lab.core.paths import repo_root
@@ -78,11 +79,11 @@ def test_no_dbgview_is_the_labs(view: DbgView, deadline: Deadline) -> None:
 
 @given(st.lists(st.text(max_size=40), max_size=20))
 def test_any_text_parses(lines: list[str]) -> None:
-    for line in dbgview.parse(lines):
+    for line in dbglog.parse(lines):
         assert line.missing >= 0
 
 
 def test_a_log_is_not_held_as_a_whole() -> None:
-    parsed = dbgview.parse(f"{n:08d}\t0.1\tx\t\r\n" for n in iter(int, 1))
+    parsed = dbglog.parse(f"{n:08d}\t0.1\tx\t\r\n" for n in iter(int, 1))
     assert next(parsed).index == 0
     assert next(parsed).restarted

@@ -8,7 +8,6 @@ extended or overridden.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from lab.config.profile import DEFAULT_PROFILE, Profile
 from lab.core.errors import UsageError
+from lab.core.suggest import did_you_mean
 
 FILE_NAME = "lab.toml"
 BUILT_IN = "built-in defaults"
@@ -171,7 +171,7 @@ def _lineage(wanted: str, profiles: Mapping[str, Table], label: str) -> list[_La
             known = sorted({*profiles, DEFAULT_PROFILE})
             raise UsageError(
                 f"{where}: no profile {name!r}",
-                hint=_did_you_mean(name, known) or f"there are: {', '.join(map(_dotted, known))}",
+                hint=did_you_mean(name, known) or f"there are: {', '.join(map(_dotted, known))}",
             )
         table = dict(profiles[name])
         asked_by = _dotted("profiles", name, "extends")
@@ -231,13 +231,8 @@ def _unknown_key(
     label: str, path: str, key: str, known: Iterable[str], belongs: str = ""
 ) -> UsageError:
     known = sorted(known)
-    hint = belongs or _did_you_mean(key, known) or f"known keys: {', '.join(known)}"
+    hint = belongs or did_you_mean(key, known) or f"known keys: {', '.join(known)}"
     return UsageError(f"{label}:{path}: unknown key", hint=hint)
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _refusal(error: ValidationError, layers: list[_Layer], label: str) -> UsageError:

@@ -82,13 +82,49 @@ _NAMED = re.compile(r"\(([a-z][\w-]{0,60}):([A-Za-z_]\w{0,120})\)")
 
 #: Functions that only report: the crash is in what called them.
 REPORTING = frozenset(
-    "panic dump_stack dump_stack_lvl show_stack show_trace show_trace_log_lvl show_stack_log_lvl "
-    "die __die die_addr oops_end oops_begin no_context page_fault_oops __bad_area_nosemaphore "
-    "bad_area_nosemaphore kernelmode_fixup_or_oops do_user_addr_fault do_kern_addr_fault "
-    "exc_page_fault handle_exception do_page_fault __do_page_fault error_code common_exception "
-    "asm_exc_page_fault do_trap do_error_trap exc_invalid_op asm_exc_invalid_op do_invalid_op "
-    "handle_bug __warn report_bug exc_general_protection asm_exc_general_protection "
-    "check_panic_on_warn nmi_panic watchdog_timer_fn crash_kexec invalid_op".split()
+    [
+        "panic",
+        "dump_stack",
+        "dump_stack_lvl",
+        "show_stack",
+        "show_trace",
+        "show_trace_log_lvl",
+        "show_stack_log_lvl",
+        "die",
+        "__die",
+        "die_addr",
+        "oops_end",
+        "oops_begin",
+        "no_context",
+        "page_fault_oops",
+        "__bad_area_nosemaphore",
+        "bad_area_nosemaphore",
+        "kernelmode_fixup_or_oops",
+        "do_user_addr_fault",
+        "do_kern_addr_fault",
+        "exc_page_fault",
+        "handle_exception",
+        "do_page_fault",
+        "__do_page_fault",
+        "error_code",
+        "common_exception",
+        "asm_exc_page_fault",
+        "do_trap",
+        "do_error_trap",
+        "exc_invalid_op",
+        "asm_exc_invalid_op",
+        "do_invalid_op",
+        "handle_bug",
+        "__warn",
+        "report_bug",
+        "exc_general_protection",
+        "asm_exc_general_protection",
+        "check_panic_on_warn",
+        "nmi_panic",
+        "watchdog_timer_fn",
+        "crash_kexec",
+        "invalid_op",
+    ]
 )
 
 

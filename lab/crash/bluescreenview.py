@@ -20,6 +20,9 @@ from lab.crash.text import Line, head_text, lines
 
 READER = "BlueScreenView export"
 
+NEEDLES = (b"Bug Check ",)
+"""Bytes without one of which a piece of a file is none of this reader's."""
+
 MAX_CRASHES = 500
 
 _RULE = re.compile(r"^={10,}$")

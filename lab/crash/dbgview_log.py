@@ -59,6 +59,9 @@ _PARAMETERS = re.compile(
     r"\s*0x([0-9a-f]{1,16})\s*\)",
     re.IGNORECASE,
 )
+# Places in a file, as sources and notes name them.
+_LINES = re.compile(r"\blines? \d+(?: to \d+)?")
+_NUMBERS = re.compile(r"\d+")
 # "XenVbd --> Function", "XenVbd     text", "[Tiny]: text", "xenvbd: text".
 _DRIVER = re.compile(
     r"\[([A-Za-z]\w{1,30})\]:? |([A-Za-z]\w{1,30})(?:: |\s+(?:-->|<--) |\s{3,}(?=\S))"
@@ -148,11 +151,17 @@ def parse(lines: list[Line], file: str) -> list[CrashFact]:
 
 
 def _renumbered(fact: CrashFact, numbers: list[int]) -> CrashFact:
-    def moved(source: Source) -> Source:
-        at = re.sub(r"\d+", lambda one: str(numbers[int(one[0]) - 1]), source.at)
-        return replace(source, at=at)
+    def moved(text: str) -> str:
+        return _LINES.sub(lambda found: _NUMBERS.sub(number, found[0]), text)
 
-    return replace(fact, sources={name: moved(one) for name, one in fact.sources.items()})
+    def number(found: re.Match[str]) -> str:
+        return str(numbers[int(found[0]) - 1])
+
+    return replace(
+        fact,
+        sources={name: replace(one, at=moved(one.at)) for name, one in fact.sources.items()},
+        notes=tuple(map(moved, fact.notes)),
+    )
 
 
 class _Scan:

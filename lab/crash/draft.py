@@ -39,7 +39,7 @@ class Draft:
         Args:
             name: of a field of ``CrashFact`` that is one value.
             value: for it.
-            line: where it was read.
+            line: where it was read; 0 for a file that is not read by lines.
             again: whether a later value replaces an earlier one.
         """
         if value in (None, "", ()) or (name in self._fields and not again):
@@ -122,7 +122,7 @@ class Draft:
         )
 
     def _at(self, line: int) -> Source:
-        return Source(self._reader, self._file, f"line {line}")
+        return Source(self._reader, self._file, f"line {line}" if line else "")
 
 
 def module_name(file: str) -> str:

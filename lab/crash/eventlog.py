@@ -18,6 +18,13 @@ from lab.crash.text import Line, head_text, lines
 
 READER = "event log"
 
+NEEDLES = (
+    b"bugcheck",
+    b"BugCheck",
+    b"parameter1",
+)
+"""Bytes without one of which a piece of a file is none of this reader's."""
+
 MAX_CRASHES = 500
 
 _MARK = re.compile(

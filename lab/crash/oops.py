@@ -18,6 +18,18 @@ from lab.crash.text import Line, head_text, lines
 
 READER = "Linux serial log"
 
+NEEDLES = (
+    b"BUG: ",
+    b"Unable to handle kernel",
+    b"kernel BUG at",
+    b"Kernel panic",
+    b"LOCKUP",
+    b"Oops: ",
+    b"general protection fault",
+    b"INFO: task ",
+)
+"""Bytes without one of which a piece of a file is none of this reader's."""
+
 LAST_LINES = 20
 """Lines kept before the first line of an oops."""
 

@@ -19,6 +19,21 @@ from lab.crash.text import Line, head_text, lines
 
 READER = "WinDbg text"
 
+NEEDLES = (
+    b"BugCheck ",
+    b"Windows Debugger",
+    b"Probably caused by",
+    b"Fatal System Error",
+    b"*** STOP",
+    b"STACK_TEXT",
+    b"BUGCHECK_STR",
+    b"ModLoad: ",
+    b"Assertion failed",
+    b"FAULTING_IP",
+    b"Bugcheck Analysis",
+)
+"""Bytes without one of which a piece of a file is none of this reader's."""
+
 MAX_CRASHES = 100
 
 _MARK = re.compile(

@@ -18,6 +18,9 @@ from lab.crash.text import Line, head_text, lines
 
 READER = "Xen log"
 
+NEEDLES = (b"(XEN)",)
+"""Bytes without one of which a piece of a file is none of this reader's."""
+
 LAST_LINES = 20
 MAX_CRASHES = 100
 _LONGEST = 150

@@ -1,0 +1,442 @@
+"""Whatever holds a crash report, read into facts: files, folders, archives, mails.
+
+Every file is recognised by its content. What users send is hostile until proven otherwise: an
+archive goes through the rules for driver packages (``lab/drivers/archive.py``), and what is
+unpacked has limits.
+"""
+
+from __future__ import annotations
+
+import email
+import email.message
+import gzip
+import importlib
+import os
+import re
+import stat
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from lab.core.errors import UsageError
+from lab.crash import (
+    bluescreenview,
+    dbgview_log,
+    eventlog,
+    labrun,
+    mail,
+    oops,
+    windbg,
+    xenlog,
+)
+from lab.crash.facts import CrashFact, Source
+from lab.crash.text import BLOCK, HEAD, blocks, head_text, is_text
+from lab.drivers import archive
+
+MAX_FILES = 2000
+"""Most files of a folder, with all below it, that are looked at."""
+
+MAX_DEPTH = 4
+"""Archives, mails and compressed files inside each other, and folders eight times as deep."""
+
+MAX_UNPACKED = 4 << 30
+"""Most bytes that a compressed file may have: cores of guests have a few hundred MiB."""
+
+MAX_STORED = 1 << 30
+"""Most of them that are not zeros: zeros take no room on disk."""
+
+MAX_TEXT = 128 << 20
+"""Largest text, in bytes, that is read line by line. DbgView's logs have no limit."""
+
+MAX_MAIL = 64 << 20
+
+_GZIP = b"\x1f\x8b"
+# RFC 8878, section 3.1.1: magic number of a frame.
+_ZSTD = b"\x28\xb5\x2f\xfd"
+# APPNOTE.TXT, sections 4.3.7 and 4.3.16: local header, and the end record of an empty archive.
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_HEADERS = re.compile(
+    r"^(?:From|To|Subject|Date|Message-ID|Received|MIME-Version|Return-Path|Content-Type): ?\S",
+    re.MULTILINE | re.IGNORECASE,
+)
+_FIRST_HEADER = re.compile(r"(?:From \S|[A-Za-z][A-Za-z-]{1,40}: ?\S)")
+_TAG = re.compile(r"<(?:script|style)\b.{0,100000}?</(?:script|style)>|<[^>]{0,2000}>", re.S | re.I)
+_BREAK = re.compile(r"<(?:br|/p|/div|/tr|/li)\b[^>]{0,200}>", re.IGNORECASE)
+
+BINARY_READERS: tuple[ModuleType, ...] = ()
+"""Readers of dumps, each with ``recognise(head, name)`` and ``read(path)``."""
+
+TEXT_READERS: tuple[ModuleType, ...] = (bluescreenview, windbg, eventlog, xenlog, oops)
+"""Readers of logs that may be pieces of a larger text; ``NEEDLES`` make the search quick."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a path holds.
+
+    Attributes:
+        facts: in the order of the files.
+        skipped: files that were not read, each with the reason, one line each.
+    """
+
+    facts: list[CrashFact] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def read(path: Path) -> list[CrashFact]:
+    """Read everything that a path holds.
+
+    Args:
+        path: a file, a folder, a zip archive, a mail, a file compressed with gzip or zstd, or
+            a folder of this lab's results (a run's, or one test's evidence).
+
+    Returns:
+        One fact for each account of a crash.
+
+    Raises:
+        UsageError: nobody reads it, or it is damaged, or too large.
+    """
+    return examine(path).facts
+
+
+def examine(path: Path) -> Findings:
+    """Read everything that a path holds, and tell what was left out.
+
+    Raises:
+        UsageError: there is nothing in it that anybody reads.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="pvlab-crash-") as scratch:
+            reading = _Reading(Path(scratch))
+            reading.path(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    found = reading.findings
+    if not found.facts:
+        why = f": {found.skipped[0]}" if found.skipped else ""
+        raise UsageError(f"{path}: no crash report in it{why}")
+    return found
+
+
+class _Nothing(UsageError):
+    """A log with no crash in it: an error where it was named, nothing where it lay about."""
+
+
+class _Reading:
+    def __init__(self, scratch: Path) -> None:
+        self.findings = Findings()
+        self._scratch = scratch
+        self._folders = 0
+        self._files = 0
+
+    def path(self, path: Path) -> None:
+        """Read what the user named: here every error counts."""
+        try:
+            mode = path.stat().st_mode
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "no such file"
+            raise UsageError(f"cannot read {path}: {reason}") from None
+        if stat.S_ISDIR(mode):
+            self._folder(path, "", 0)
+        elif stat.S_ISREG(mode):
+            self._file(path, path.name, 0)
+        else:
+            raise UsageError(f"{path}: neither a file nor a folder")
+
+    # -- folders --------------------------------------------------------------------------
+
+    def _folder(self, folder: Path, label: str, depth: int) -> None:
+        if (folder / labrun.RECORD).is_file():
+            self._run(folder, label)
+            return
+        if (folder / labrun.MANIFEST).is_file():
+            self._try(label or folder.name, lambda: self._add(labrun.of_test(folder), None))
+            self._evidence(folder, label)
+            return
+        if depth > MAX_DEPTH * 8:
+            self.findings.skipped.append(f"{label}: too many folders inside each other")
+            return
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda one: one.name)
+        for entry in found:
+            name = f"{label}/{entry.name}" if label else entry.name
+            if entry.is_symlink():
+                continue
+            if entry.is_dir():
+                self._folder(Path(entry.path), name, depth + 1)
+            elif entry.is_file():
+                path = Path(entry.path)
+                self._try(name, partial(self._file, path, name, 0))
+
+    def _run(self, folder: Path, label: str) -> None:
+        record = folder / labrun.RECORD
+        name = f"{label}/{record.name}" if label else record.name
+        self._try(name, lambda: self._add(labrun.read(record), name))
+        try:
+            failed = labrun.failed(folder)
+        except UsageError:
+            return
+        for test in failed:
+            if test.evidence is not None and test.evidence.is_dir():
+                inside = test.evidence.relative_to(folder).as_posix()
+                self._evidence(test.evidence, f"{label}/{inside}" if label else inside)
+
+    def _evidence(self, folder: Path, label: str) -> None:
+        """One test's evidence: logs and cores, and no prose."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_symlink() or not path.is_file() or path.name == labrun.MANIFEST:
+                continue
+            name = path.relative_to(folder).as_posix()
+            name = f"{label}/{name}" if label else name
+            self._try(name, partial(self._file, path, name, 0, prose=False))
+
+    def _try(self, label: str, action: Callable[[], None]) -> None:
+        self._files += 1
+        if self._files > MAX_FILES:
+            if self._files == MAX_FILES + 1:
+                self.findings.skipped.append(f"{label} and more: more than {MAX_FILES} files")
+            return
+        try:
+            action()
+        except _Nothing:
+            # Most logs of a lab's run tell of no crash, and that is no news.
+            return
+        except UsageError as error:
+            self.findings.skipped.append(str(error))
+        except OSError as error:
+            self.findings.skipped.append(f"{label}: {error.strerror or error}")
+
+    # -- files ----------------------------------------------------------------------------
+
+    def _file(self, path: Path, label: str, depth: int, *, prose: bool = True) -> None:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if not head:
+            raise _Nothing(f"{label}: empty")
+        if depth > MAX_DEPTH:
+            raise UsageError(f"{label}: too many archives inside each other")
+        if head.startswith(_ZIP):
+            self._zip(path, label, depth)
+            return
+        if head.startswith((_GZIP, _ZSTD)):
+            unpacked, note = self._unpack(path, label, zstd=head.startswith(_ZSTD))
+            before = len(self.findings.facts)
+            self._file(unpacked, label, depth + 1, prose=prose)
+            if note:
+                for at in range(before, len(self.findings.facts)):
+                    fact = self.findings.facts[at]
+                    self.findings.facts[at] = replace(fact, notes=(*fact.notes, note))
+            return
+        for reader in BINARY_READERS:
+            if reader.recognise(head, path.name):
+                self._add(reader.read(path), label)
+                return
+        if labrun.recognise(head, path.name):
+            self._add(labrun.read(path), label)
+            return
+        if not is_text(head):
+            raise UsageError(f"{label}: not a kind of file that anybody here reads")
+        if dbgview_log.recognise(head, path.name):
+            self._add(dbgview_log.read(path), label)
+            return
+        if prose and _is_mail(head) and path.stat().st_size <= MAX_MAIL:
+            self._mail(path, label, depth)
+            return
+        self._text(path, label, head, prose=prose)
+
+    def _text(self, path: Path, label: str, head: bytes, *, prose: bool) -> None:
+        if path.stat().st_size > MAX_TEXT:
+            raise UsageError(
+                f"{label}: larger than {MAX_TEXT >> 20} MiB and no DbgView log",
+                hint="cut out the part around the crash",
+            )
+        if prose and mail.recognise(head, path.name):
+            self._add(mail.read(path), label)
+            return
+        readers = _recognised(path)
+        found = [fact for reader in readers for fact in reader.read(path)]
+        if not found and prose and mail.mentions(head):
+            found = mail.read(path)
+        if not found:
+            raise _Nothing(f"{label}: text without a crash that anybody here reads")
+        self._add(found, label)
+
+    def _add(self, facts: list[CrashFact], label: str | None) -> None:
+        for fact in facts:
+            self.findings.facts.append(fact if label is None else _relabelled(fact, label))
+
+    # -- containers -----------------------------------------------------------------------
+
+    def _zip(self, path: Path, label: str, depth: int) -> None:
+        target = self._new_folder()
+        for inside in archive.take_in(path, target):
+            name = f"{label}: {inside}"
+            member = target / inside
+            self._try(name, partial(self._file, member, name, depth + 1))
+
+    def _unpack(self, path: Path, label: str, *, zstd: bool) -> tuple[Path, str]:
+        """Unpack a compressed file; what a cut-off one still gives is kept.
+
+        Returns:
+            The file, and a note if it is not all there.
+        """
+        name = re.sub(r"\.(?:gz|zst)$", "", path.name) or "unpacked"
+        target = self._new_folder() / name
+        note = ""
+        with path.open("rb") as packed, target.open("wb") as out:
+            try:
+                _copy(_zstd(packed) if zstd else gzip.GzipFile(fileobj=packed), out, label)
+            except (OSError, EOFError, zlib.error) as error:
+                # gzip's own errors are OSErrors too.
+                note = f"truncated: the compressed file is damaged: {error}"
+            except _zstd_error() as error:
+                note = f"truncated: the compressed file is damaged: {error}"
+        if target.stat().st_size == 0:
+            raise UsageError(f"{label}: damaged or empty compressed file")
+        return target, note
+
+    def _mail(self, path: Path, label: str, depth: int) -> None:
+        target = self._new_folder()
+        parts = list(_parts(path.read_bytes(), target, path.name))
+        for part, name in parts:
+            inside = label if name is None else f"{label}: {name}"
+            if name is None:
+                self._try(inside, partial(self._body, part, inside))
+            else:
+                self._try(inside, partial(self._file, part, inside, depth + 1))
+
+    def _body(self, text: Path, label: str) -> None:
+        self._add(mail.read(text), label)
+
+    def _new_folder(self) -> Path:
+        self._folders += 1
+        folder = self._scratch / str(self._folders)
+        folder.mkdir()
+        return folder
+
+
+def _relabelled(fact: CrashFact, label: str) -> CrashFact:
+    return replace(
+        fact,
+        sources={name: Source(one.reader, label, one.at) for name, one in fact.sources.items()},
+    )
+
+
+def _recognised(path: Path) -> list[ModuleType]:
+    """The readers of logs that find theirs anywhere in a text."""
+    found: list[ModuleType] = []
+    left = list(TEXT_READERS)
+    for block in blocks(path):
+        for reader in tuple(left):
+            if any(needle in block for needle in reader.NEEDLES) and reader.recognise(
+                block, path.name
+            ):
+                left.remove(reader)
+                found.append(reader)
+        if not left:
+            break
+    return found
+
+
+def _copy(source: Any, out: IO[bytes], label: str) -> None:
+    size = stored = 0
+    while chunk := source.read(BLOCK):
+        size += len(chunk)
+        if size > MAX_UNPACKED:
+            raise UsageError(f"{label}: unpacks to more than {MAX_UNPACKED >> 30} GiB")
+        if chunk.count(0) == len(chunk):
+            out.seek(len(chunk), os.SEEK_CUR)
+            out.truncate()
+            continue
+        stored += len(chunk)
+        if stored > MAX_STORED:
+            raise UsageError(f"{label}: unpacks to more than {MAX_STORED >> 30} GiB of data")
+        out.write(chunk)
+
+
+def _zstd(packed: IO[bytes]) -> Any:
+    """A reader of zstd, from the standard library (Python 3.14 on) or from a package.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    try:
+        return importlib.import_module("compression.zstd").ZstdFile(packed)
+    except ImportError:
+        pass
+    try:
+        package = importlib.import_module("zstandard")
+    except ImportError:
+        raise UsageError(
+            "a file compressed with zstd needs the Python package zstandard",
+            hint="pip install zstandard, or unpack the file first",
+        ) from None
+    return package.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+
+
+def _zstd_error() -> tuple[type[Exception], ...]:
+    found: list[type[Exception]] = []
+    for module in ("compression.zstd", "zstandard"):
+        try:
+            found.append(importlib.import_module(module).ZstdError)
+        except ImportError:
+            continue
+    return tuple(found)
+
+
+def _is_mail(head: bytes) -> bool:
+    """Whether a file is a mail with its headers (RFC 5322), as mail programs save it."""
+    text = head_text(head[:8192])
+    return (
+        _FIRST_HEADER.match(text) is not None
+        and len({found[0].lower() for found in _HEADERS.finditer(text)}) >= 3
+        and "mime-version:" in text.lower()
+    )
+
+
+def _parts(data: bytes, target: Path, name: str) -> Iterator[tuple[Path, str | None]]:
+    """A mail's text, with None for its name, and its attachments."""
+    try:
+        message = email.message_from_bytes(data)
+        bodies: list[str] = []
+        attached: list[tuple[str, bytes]] = []
+        for part in message.walk():
+            if part.is_multipart() or len(attached) >= archive.MAX_FILES:
+                continue
+            payload = part.get_payload(decode=True)
+            if not isinstance(payload, bytes) or not payload:
+                continue
+            file = part.get_filename()
+            if file is None and part.get_content_maintype() == "text":
+                bodies.append(_body(part, payload))
+            else:
+                attached.append((str(file or "attachment"), payload))
+        heading = [f"{key}: {message[key]}" for key in ("Subject", "Date") if message[key]]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # What the email package raises on headers that no standard allows.
+        raise UsageError(f"{name}: damaged mail: {type(error).__name__}") from None
+    body = target / "body.txt"
+    text = "\n".join([*heading, "", *bodies])
+    body.write_text(text, encoding="utf-8", errors="replace")
+    yield body, None
+    for number, (file, payload) in enumerate(attached, 1):
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", file)[-80:].lstrip(".") or "attachment"
+        folder = target / str(number)
+        folder.mkdir()
+        (folder / safe).write_bytes(payload)
+        yield folder / safe, safe
+
+
+def _body(part: email.message.Message[str, str], payload: bytes) -> str:
+    try:
+        text = payload.decode(part.get_content_charset() or "utf-8", "replace")
+    except LookupError:
+        text = payload.decode("latin-1")
+    if part.get_content_subtype() == "html":
+        text = _TAG.sub("", _BREAK.sub("\n", text))
+    return text.replace("\r\n", "\n")

@@ -6,17 +6,14 @@ trouble in recording a test must not replace the test's own outcome.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.core.errors import GuestCrashed, PvlabError
+from lab.core.errors import GuestCrashed, LabBroken
 from lab.evidence.manifest import CRASH, FULL, LIGHT, PieceName
 from lab.guest.errors import GuestSilent
-from lab.plugin.blame import decide, leaves
 from lab.plugin.campaigns import Attempt, CampaignItem, describe
 from lab.plugin.keys import (
     COLLECTOR,
@@ -32,6 +29,8 @@ from lab.plugin.marks import area_of, expected
 from lab.plugin.options import settings
 from lab.plugin.recorder import attach
 from lab.plugin.telling import tell
+from lab.suite.aftermath import Seen, examine, find_crash, freeze
+from lab.suite.blame import decide, leaves
 from lab.suite.intensity import Intensity
 
 if TYPE_CHECKING:
@@ -45,61 +44,11 @@ PASSED = LIGHT | {PieceName.DBGVIEW}
 NO_DOM0 = frozenset({PieceName.TIMINGS, PieceName.XEN_SERIAL})
 """What can still be had of a place whose dom0 is gone."""
 
+ASSERTIONS = (AssertionError, pytest.fail.Exception)
+"""What a test raises when something is not as it should be."""
+
 CHOSEN = (pytest.skip.Exception, pytest.xfail.Exception)
 """What a test raises by its own choice, and nobody is to blame for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The state of a place after a failure.
-
-    Attributes:
-        ok: whether QEMU is alive and dom0 answers.
-        cause: what is wrong otherwise.
-    """
-
-    ok: bool
-    cause: str
-
-
-def examine(place: Place, deadline: Deadline) -> Seen:
-    """Ask a place how it is; one that cannot even be asked is broken."""
-    try:
-        health = place.health(deadline)
-    except Exception as error:
-        return Seen(False, f"its health could not be told: {error or type(error).__name__}")
-    return Seen(health.ok, health.cause)
-
-
-def freeze(place: Place, deadline: Deadline) -> None:
-    """Pause a guest that crashed or hangs: its memory stays as it is, and a processor that
-    spins in it no longer slows what collects the evidence."""
-    with contextlib.suppress(PvlabError):
-        place.toolstack.pause(place.domain, deadline)
-
-
-def find_crash(
-    place: Place, deadline: Deadline, known: GuestCrashed | None = None
-) -> GuestCrashed | None:
-    """What the crash monitor has to say about the guest now.
-
-    Args:
-        place: whose guest.
-        deadline: for looking.
-        known: the crash that the test met already; it is told in more detail then.
-    """
-    try:
-        found = place.guest.crash.check(deadline)
-    except Exception:
-        # Whether the place can be asked at all is what `examine` tells.
-        return known
-    if found is None or (known is not None and found.summary in known.message):
-        return known
-    if known is None:
-        return GuestCrashed(f"the guest crashed: {found.summary}", evidence=found.evidence)
-    return GuestCrashed(
-        f"{known.message}; {found.summary}", evidence=(*known.evidence, *found.evidence)
-    )
 
 
 def check_guest(place: Place, deadline: Deadline) -> None:
@@ -158,8 +107,17 @@ def _after_failure(
     errors = list(leaves(error)) if error is not None else []
     crash = next((e for e in errors if isinstance(e, GuestCrashed)), None)
     if place is not None and health is not None and health.ok:
-        crash = find_crash(place, lab.deadline("crash"), crash)
-    verdict = decide(error, health=health, crash=crash, driver_test=tests_driver(item))
+        try:
+            crash = find_crash(place, lab.deadline("crash"), crash)
+        except LabBroken as broken:
+            health = Seen(False, broken.message)
+    verdict = decide(
+        error,
+        health=health,
+        crash=crash,
+        driver_test=tests_driver(item),
+        assertions=ASSERTIONS,
+    )
     if crash is not None:
         item.stash[ERROR] = crash
     verdict = compare(item, report, verdict, crash)

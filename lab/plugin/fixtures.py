@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from lab.guest.driverstore import InstallResult
     from lab.guest.guest import Guest
     from lab.place.place import Place
-    from lab.plugin.devices import BlockDevices
     from lab.plugin.session import Lab
     from lab.plugin.workplace import Workplace
+    from lab.suite.devices import BlockDevices
     from lab.xen.dom0 import Dom0
     from lab.xen.storage import VolumeGroup
     from lab.xen.toolstack import Toolstack
@@ -178,7 +178,7 @@ def block_device(place: Place, lab: Lab) -> BlockDevices:
     Function scope; nothing is detached afterwards, for the clone is thrown away whole.
     """
     # Imported late: sessions without the lab must not pay for its libraries.
-    from lab.plugin.devices import BlockDevices
+    from lab.suite.devices import BlockDevices
 
     return BlockDevices(place, lab)
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import pytest
 
 from lab.core.errors import Blame, GuestCrashed
-from lab.plugin.blame import Verdict
 from lab.plugin.keys import ERRATUM, tests_driver
 from lab.plugin.recorder import attach
+from lab.suite.blame import Verdict
 from lab.suite.errata import Errata, Erratum
 
 

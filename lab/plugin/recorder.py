@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lab.core.errors import Blame
-from lab.plugin.blame import first_line
 from lab.results.record import EndedHow, Outcome, TestRecord
+from lab.suite.blame import first_line
 
 ATTRIBUTE = "pvlab"
 """Where a report carries the lab's findings."""

@@ -11,10 +11,11 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lab.core.deadline import Deadline
 from lab.core.errors import ExitCode, LabBroken, PvlabError
+from lab.suite.allowance import Allowance
 
 if TYPE_CHECKING:
     from lab.config.profile import Deadlines, Profile
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 CLONES_IN_A_ROW = 2
 """Clones that may fail one after the other before the template is taken to be broken."""
-
-Allowance = Literal["boot", "attach", "command", "crash", "evidence"]
 
 
 class Lab:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.core.errors import GuestCrashed, PvlabError
-from lab.plugin.blame import Verdict
 from lab.plugin.recorder import findings
+from lab.suite.blame import Verdict
 
 if TYPE_CHECKING:
     from lab.plugin.run import Run

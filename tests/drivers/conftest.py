@@ -115,7 +115,7 @@ def backings(place):
 def attach(place, lab, diskio):
     """Attaches a backing device: ``attach(backing, "/dev/hdc", "w")``; see ``Attached``."""
     # Here, not at the top: sessions without the lab must not pay for it.
-    from lab.plugin.devices import BlockDevices
+    from lab.suite.devices import BlockDevices
 
     def attach(backing, vdev, mode="w"):
         spec = BlockSpec.parse(backing.spec, vdev, mode)

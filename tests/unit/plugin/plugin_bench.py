@@ -13,7 +13,6 @@ import pytest
 # pytester forgets what its sessions import: without these each would load the lab anew.
 import lab.plugin.attempt
 import lab.plugin.campaigns
-import lab.plugin.devices
 import lab.plugin.junit
 import lab.plugin.known
 import lab.plugin.parallel

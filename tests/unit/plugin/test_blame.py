@@ -12,7 +12,8 @@ from lab.core.errors import (
     LabBroken,
     UsageError,
 )
-from lab.plugin.blame import decide
+from lab.plugin.attempt import ASSERTIONS
+from lab.suite.blame import decide
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ NO_ERROR = None
     ],
 )
 def test_decide(error, health, crash, driver_test, blame, reason):
-    verdict = decide(error, health=health, crash=crash, driver_test=driver_test)
+    verdict = decide(
+        error, health=health, crash=crash, driver_test=driver_test, assertions=ASSERTIONS
+    )
     assert verdict.blame is blame
     assert reason in verdict.reason
     assert "\n" not in verdict.reason

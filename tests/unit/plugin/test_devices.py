@@ -8,8 +8,8 @@ from plugin_fakes import Crash
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed, UsageError
 from lab.guest.crash import CrashKind, CrashReport
-from lab.plugin import devices
-from lab.plugin.devices import BlockDevices
+from lab.suite import devices
+from lab.suite.devices import BlockDevices
 
 
 def disk(number):

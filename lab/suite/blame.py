@@ -1,6 +1,6 @@
-"""Who is answerable for a failed test: the driver, the lab, or nobody can say.
+"""Who is answerable for a failure: the driver, the lab, or nobody can say.
 
-A pure function over what is known when a test has failed. It starts nothing and asks
+A pure function over what is known when a test or a scenario has failed. It starts nothing and asks
 nobody, so that every rule below is a line in a table of unit tests.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
-
-import pytest
 
 from lab.core.errors import Blame, GuestCrashed, PvlabError
 
@@ -65,6 +63,7 @@ def decide(
     health: Health | None,
     crash: GuestCrashed | None,
     driver_test: bool,
+    assertions: tuple[type[BaseException], ...] = (AssertionError,),
 ) -> Verdict:
     """Blame somebody for a failed test.
 
@@ -82,6 +81,7 @@ def decide(
         health: the place's health after the failure; ``None`` when the test had no place yet.
         crash: what the crash monitor found after the failure.
         driver_test: whether the test uses the driver under test.
+        assertions: what a check that does not hold raises.
 
     Returns:
         The blame and its reason.
@@ -101,7 +101,7 @@ def decide(
     if isinstance(first, PvlabError):
         return Verdict(first.blame, first.message)
     said = first_line(str(first))
-    if isinstance(first, AssertionError | pytest.fail.Exception):
+    if isinstance(first, assertions):
         if driver_test:
             return Verdict(Blame.DRIVER, said or "an assertion of the test does not hold")
         return Verdict(Blame.LAB, f"a check of the lab itself failed: {said}".rstrip(": "))

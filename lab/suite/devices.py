@@ -1,4 +1,4 @@
-"""Block devices that a test attaches: the fixture ``block_device``."""
+"""Block devices that a test or a scenario attaches: the fixture ``block_device``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.xen.blockspec import BlockSpec
 if TYPE_CHECKING:
     from lab.guest.disks import DiskInfo
     from lab.place.place import Place
-    from lab.plugin.session import Lab
+    from lab.suite.allowance import Allowances
     from lab.xen.storage import LogicalVolume
     from lab.xen.vbd import Vbd
 
@@ -63,14 +63,14 @@ class BlockDevice:
 
 
 class BlockDevices:
-    """Makes block devices for one test.
+    """Makes block devices in one place.
 
     Args:
-        place: the test's place.
+        place: the place.
         lab: for its deadlines.
     """
 
-    def __init__(self, place: Place, lab: Lab) -> None:
+    def __init__(self, place: Place, lab: Allowances) -> None:
         self._place = place
         self._lab = lab
         self._made = 0

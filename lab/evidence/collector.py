@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.core.atomic import atomic_write
 from lab.core.deadline import Deadline
 from lab.core.errors import PvlabError
-from lab.evidence.atomic import atomic_write
 from lab.evidence.compress import SUFFIXES
 from lab.evidence.manifest import CRASH, FULL, MANIFEST_NAME, Manifest, Piece, PieceName
 from lab.evidence.pull import Answer, Named, SourceFailed, encoded, pull

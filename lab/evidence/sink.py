@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.core.atomic import atomic_file, atomic_write
 from lab.core.errors import LabBroken
-from lab.evidence.atomic import atomic_file, atomic_write
 from lab.evidence.compress import compressor
 
 

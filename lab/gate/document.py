@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lab.core.atomic import atomic_write
 from lab.core.errors import Blame, UsageError
-from lab.evidence.atomic import atomic_write
 from lab.evidence.manifest import MANIFEST_NAME
 from lab.results.record import (
     JUNIT_NAME,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from lab.evidence.atomic import atomic_write
+from lab.core.atomic import atomic_write
 from lab.evidence.manifest import Manifest
 from lab.gate.document import GateDocument
 from lab.results.record import RunRecord

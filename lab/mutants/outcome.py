@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lab.core.atomic import atomic_write
 from lab.core.errors import Blame, ExitCode, PvlabError, UsageError
-from lab.evidence.atomic import atomic_write
 from lab.mutants.catalogue import Mutant
 from lab.results.record import RunRecord, Status, TestRecord, Verdict
 from lab.suite.intensity import Level

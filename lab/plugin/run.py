@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.core.atomic import atomic_write
 from lab.core.errors import ExitCode, LabBroken, PvlabError, UsageError
-from lab.evidence.atomic import atomic_write
 from lab.gate.verdict import verdict
 from lab.place.standin import asked_for, guest_label
 from lab.plugin import recorder

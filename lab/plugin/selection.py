@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.atomic import atomic_write
 from lab.core.errors import UsageError
-from lab.evidence.atomic import atomic_write
 from lab.plugin.campaigns import CampaignItem
 from lab.plugin.keys import EXPECTED, uses_lab
 from lab.plugin.marks import entry, expected, in_smoke, likely_accelerator, plan_of

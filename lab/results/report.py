@@ -19,8 +19,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lab.core.atomic import atomic_write
 from lab.core.errors import UsageError
-from lab.evidence.atomic import atomic_write
 from lab.evidence.manifest import MANIFEST_NAME, Manifest, Piece, PieceName, load_manifest
 from lab.results import text
 from lab.results.record import (

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lab.core.atomic import atomic_write
 from lab.core.errors import LabBroken, UsageError
-from lab.evidence.atomic import atomic_write
 from lab.results.folder import point_latest
 from lab.results.record import RECORD_NAME, SCHEMA_VERSION, EndedHow, RunRecord, TestRecord, Verdict
 

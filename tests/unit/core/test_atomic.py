@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.evidence.atomic import atomic_file, atomic_write
+from lab.core.atomic import atomic_file, atomic_write
 
 
 @given(st.lists(st.binary(max_size=2000), min_size=1, max_size=5))
@@ -52,7 +52,7 @@ def test_readers_see_old_or_new_while_it_is_written(tmp_path: Path) -> None:
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from lab.evidence.atomic import atomic_file
+from lab.core.atomic import atomic_file
 with atomic_file(Path(sys.argv[1])) as stream:
     stream.write(b"half of the new")
     stream.flush()

@@ -1,0 +1,1 @@
+"""The Windows kernel debugger's serial line, listened to from the host."""

@@ -23,6 +23,24 @@ GRACE = 60.0
 """How much later than asked for a wait may end before something is wrong, in s."""
 
 
+def rest(what: str, seconds: float) -> None:
+    """Do nothing for a while.
+
+    Args:
+        what: what the wait is called, should it not end.
+        seconds: how long; nothing is waited for when it is not positive.
+    """
+    if seconds <= 0.0:
+        return
+    pause = Deadline(seconds)
+
+    def over() -> None:
+        if not pause.expired:
+            raise NotYet(f"{pause.remaining:.3f} s left")
+
+    wait_for(what, over, Deadline(seconds + GRACE), interval=seconds)
+
+
 class Jitter:
     """Waits and orders that a seed decides.
 
@@ -53,14 +71,7 @@ class Jitter:
             The seconds.
         """
         seconds = self.delay(name, up_to)
-        if seconds > 0.0:
-            pause = Deadline(seconds)
-
-            def over() -> None:
-                if not pause.expired:
-                    raise NotYet(f"{pause.remaining:.3f} s left")
-
-            wait_for(f"the jitter {name}", over, Deadline(seconds + GRACE), interval=seconds)
+        rest(f"the jitter {name}", seconds)
         if self._note is not None:
             self._note(name, seconds)
         return seconds

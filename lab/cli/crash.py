@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from lab.core.errors import UsageError
 from lab.core.paths import results_dir
-from lab.crash import bugchecks, buckets, labrun
+from lab.crash import buckets, bugchecks, labrun
 from lab.crash import facts as facts_module
 from lab.crash import signature as signatures
 from lab.crash.buckets import Bucket, BucketStore, Put
@@ -131,17 +129,13 @@ def list_buckets(store: StoreOption = None, as_json: AsJson = False) -> None:
     if not found:
         console.print(f"no buckets in {target.folder}", markup=False)
         return
-    table = Table("bucket", "count", "first seen", "last seen", "driver builds", "signature")
     for one in found:
-        table.add_row(
-            one.key,
-            str(one.count),
-            _date(one.first_seen),
-            _date(one.last_seen),
-            escape(_builds(one)),
-            escape(one.signature.text()),
+        builds = f", with {_builds(one)}" if one.builds else ""
+        console.print(
+            f"{one.key}  {_crashes(one)}, {_span(one)}{builds}",
+            markup=False,
         )
-    console.print(table)
+        console.print(f"  {one.signature.text()}", markup=False)
 
 
 def _store(folder: Path | None) -> BucketStore:
@@ -195,6 +189,8 @@ def _put_json(path: Path, put: Put) -> dict[str, Any]:
 def _show(console: Console, fact: CrashFact) -> None:
     def line(text: str, name: str = "") -> None:
         source = fact.sources.get(name)
+        # What a report holds must not steer the terminal.
+        text = "".join(char if char.isprintable() else "?" for char in text)
         console.print(escape(text) + (f"  [dim]({escape(source.text())})[/dim]" if source else ""))
 
     if fact.code is not None:
@@ -231,9 +227,9 @@ def _show(console: Console, fact: CrashFact) -> None:
         _more(console, len(fact.modules) - min(len(telling), _MODULES), "modules")
     if fact.log:
         line("last lines:", "log")
-        for one in fact.log[-_LINES:]:
-            line("  " + " ".join(str(part) for part in (one.seq, one.time, one.text)
-                                 if part is not None))  # fmt: skip
+        for printed in fact.log[-_LINES:]:
+            columns = (printed.seq, printed.time, printed.text)
+            line("  " + " ".join(str(part) for part in columns if part is not None))
     for note in fact.notes:
         line(f"note: {note}")
     own = signatures.signature(fact)
@@ -277,11 +273,11 @@ def _show_put(console: Console, path: Path, put: Put) -> None:
     state = "new bucket" if put.new else "known bucket"
     again = "" if put.counted else ", this crash was counted before"
     console.print(
-        f"{path}: {state} {one.key}, {one.count} crash{'es' if one.count != 1 else ''}{again}",
+        f"{path}: {state} {one.key}, {_crashes(one)}{again}",
         markup=False,
     )
     console.print(f"  {one.signature.text()}", markup=False)
-    console.print(f"  seen {_date(one.first_seen)} to {_date(one.last_seen)}"
+    console.print(f"  seen {_span(one)}"
                   + (f", with {_builds(one)}" if one.builds else ""), markup=False)  # fmt: skip
     for near in put.near:
         console.print(
@@ -294,8 +290,12 @@ def _builds(one: Bucket) -> str:
     return ", ".join(f"{build} ({count})" for build, count in sorted(one.builds.items()))
 
 
-def _date(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
+def _crashes(one: Bucket) -> str:
+    return "1 crash" if one.count == 1 else f"{one.count} crashes"
+
+
+def _span(one: Bucket) -> str:
+    return f"{one.first_seen:%Y-%m-%d %H:%M} to {one.last_seen:%Y-%m-%d %H:%M}"
 
 
 def _tell_skipped(path: Path, found: Findings) -> None:

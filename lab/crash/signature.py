@@ -24,7 +24,7 @@ TOP_FRAMES = 5
 """Frames that a signature keeps."""
 
 KEY_FRAMES = 3
-"""Frames that two crashes must share to be the same."""
+"""Frames that two crashes must share to be the same, where none is the blamed driver's."""
 
 LAST_LINES = 5
 """Last lines that a signature keeps."""
@@ -73,6 +73,8 @@ _SCRUB: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,16}\b", re.IGNORECASE), "<n>"),
     (re.compile(r"\b\d+(?:[.,]\d+)*"), "<n>"),
 )
+# Stop code, driver and frames: with these two accounts of one crash are compared in full.
+_ENOUGH = 8.0
 _WORDS = re.compile(r"<?\w+>?")
 
 _Item = TypeVar("_Item")
@@ -103,15 +105,25 @@ class Signature:
         """12 hex digits; crashes with the same one are the same crash.
 
         Of the pieces that are known the strongest make the key, so that the last lines of a
-        log, which differ by timing, matter only where nothing better is known.
+        log, which differ by timing, matter only where nothing better is known. Frames count
+        down to the first one in the blamed driver: how many there are below it depends on
+        who looked at the stack.
         """
-        strong: list[Any] = [self.kind, self.code, self.module, list(self.frames[:KEY_FRAMES])]
-        if not self.frames:
+        strong: list[Any] = [self.kind, self.code, self.module, list(self.key_frames)]
+        if not self.frames and self.code is None:
             strong.append(self.message)
-            if self.message is None and self.code is None:
+            if self.message is None:
                 strong.append(list(self.lines))
         text = json.dumps(strong, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
+
+    @property
+    def key_frames(self) -> tuple[str, ...]:
+        """The frames that are part of the key."""
+        for depth, frame in enumerate(self.frames, 1):
+            if self.module is not None and _module_of(frame) == self.module:
+                return self.frames[:depth]
+        return self.frames[:KEY_FRAMES]
 
     def text(self) -> str:
         """In one line, for people."""
@@ -122,8 +134,8 @@ class Signature:
         if self.module is not None:
             parts.append(f"in {self.module}")
         if self.frames:
-            parts.append("at " + " < ".join(self.frames[:KEY_FRAMES]))
-        elif self.message is not None:
+            parts.append("at " + " < ".join(self.key_frames))
+        elif self.code is None and self.message is not None:
             parts.append(f"saying {self.message[:120]!r}")
         elif self.code is None and self.lines:
             parts.append(f"after {self.lines[-1][:120]!r}")
@@ -194,7 +206,7 @@ def similarity(a: Signature, b: Signature) -> tuple[float, tuple[str, ...]]:
     weight = sum(one for one, _, _ in found)
     score = sum(one * alike for one, alike, _ in found) / weight
     # Little that can be compared proves little: below this weight the score shrinks.
-    score *= min(1.0, weight / 4.0)
+    score *= min(1.0, weight / _ENOUGH)
     if a.code is not None and b.code is not None and a.code != b.code:
         # Another stop code may be the same defect, but is never nearly the same crash.
         score = min(score, NEAR)

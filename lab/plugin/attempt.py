@@ -37,12 +37,16 @@ if TYPE_CHECKING:
     from lab.core.deadline import Deadline
     from lab.place.place import Place
     from lab.plugin.session import Lab
+    from lab.suite.allowance import Allowance
 
 PASSED = LIGHT | {PieceName.DBGVIEW}
 """What is kept of a test that passed."""
 
 NO_DOM0 = frozenset({PieceName.TIMINGS, PieceName.XEN_SERIAL})
 """What can still be had of a place whose dom0 is gone."""
+
+BROKEN = FULL - {PieceName.DBGVIEW}
+"""What dom0 can tell of a place that broke: why it did, most of all."""
 
 ASSERTIONS = (AssertionError, pytest.fail.Exception)
 """What a test raises when something is not as it should be."""
@@ -137,12 +141,18 @@ def _after_failure(
             pieces = frozenset()
         if lost and place is not None and health.ok:
             freeze(place, lab.deadline("command"))
-        _collect(item, report, lab, pieces if health.ok else NO_DOM0)
+        if not health.ok:
+            pieces = BROKEN if place is not None and place.dom0.connected else NO_DOM0
+        _collect(item, report, lab, pieces, "evidence" if health.ok else "command")
     tell(item, report, error, crash, verdict)
 
 
 def _collect(
-    item: pytest.Item, report: pytest.TestReport, lab: Lab, pieces: Collection[PieceName]
+    item: pytest.Item,
+    report: pytest.TestReport,
+    lab: Lab,
+    pieces: Collection[PieceName],
+    allowance: Allowance = "evidence",
 ) -> None:
     collector = item.stash.get(COLLECTOR, None)
     if collector is None or not pieces:
@@ -150,7 +160,7 @@ def _collect(
     if "dbgview" not in fixture_names(item):
         pieces = [piece for piece in pieces if piece is not PieceName.DBGVIEW]
     try:
-        collector.collect(lab.deadline("evidence"), pieces)
+        collector.collect(lab.deadline(allowance), pieces)
     except Exception as error:
         item.warn(pytest.PytestWarning(f"pvlab: no evidence was collected: {error}"))
         return

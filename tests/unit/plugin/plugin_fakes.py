@@ -134,6 +134,7 @@ class Place:
         self.dom0 = SimpleNamespace(
             run=note("run", SimpleNamespace(stdout="nodes")),
             run_raw=note("run_raw", SimpleNamespace(stdout=b"")),
+            connected=False,
         )
         self.guest = SimpleNamespace(
             crash=self.crash,

@@ -191,6 +191,19 @@ def test_broken_place_is_the_lab_s_whatever_the_assertion_says(bench):
     assert run.record["verdict"]["status"] == "LAB"
 
 
+def test_broken_place_whose_dom0_answers_is_asked_why(bench):
+    run = bench(
+        """
+        def test_it(installed_driver, place):
+            place.dom0.connected = True
+            place.broken = "the guest's device model (qemu-dm) does not run in dom0"
+            assert 0, "disk missing"
+        """
+    )
+    assert run.code == 3
+    assert evidence_of(run, "test_it") >= {"xen-serial", "timings", "xl-dmesg", "guest-serial"}
+
+
 def test_installation_failure_is_the_driver_s(bench):
     run = bench(
         "def test_it(installed_driver): pass",

@@ -265,6 +265,7 @@ class _Scan:
             and captures[1].last_index < (self._first or 0)
         )
         if wrapped:
+            _drop_cut_line(captures[0])
             captures[0].hits = _older_first(captures[1].hits, captures[0].hits)
             captures.pop()
         found = [self._fact(one, number, captures, file, wrapped) for number, one in
@@ -366,6 +367,14 @@ def _verdict(
 
 def _printed(text: str) -> str:
     return plain(parse_line(text.split("\n")[0].rstrip("\r")).text).strip()
+
+
+def _drop_cut_line(capture: _Capture) -> None:
+    """Forget what wrapping left of the line that it overwrote last."""
+    before, _, last = capture.tail.rstrip(b"\n").rpartition(b"\n")
+    if before and not _is_print(parse_line(decode(last).rstrip("\r"))):
+        capture.tail = before + b"\n"
+        capture.lines -= 1
 
 
 def _older_first(older: dict[bytes, _Hit], newer: dict[bytes, _Hit]) -> dict[bytes, _Hit]:

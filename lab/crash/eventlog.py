@@ -48,6 +48,7 @@ _ROW_DATE = re.compile(
 )
 _JOINED = 6
 _KEYS_BEFORE = 12
+_DUMP_WITHIN = 3
 
 
 def recognise(head: bytes, name: str) -> bool:
@@ -78,35 +79,35 @@ def parse(source: Iterable[Line], file: str) -> list[CrashFact]:
     keys: deque[tuple[int, str, str]] = deque(maxlen=8)
     window: deque[Line] = deque(maxlen=_JOINED)
     pending: Draft | None = None
+    behind = ""
     left = 0
     for line in source:
         if key := _KEY.match(line.text):
             keys.append((line.number, key[1], key[2].strip()))
         window.append(line)
-        if pending is not None:
-            # Where the dump is said in the same sentence, perhaps on the next line.
-            left -= 1
-            if _note_dump(pending, " ".join(one.text.strip() for one in window)) or left <= 0:
-                done.append(pending.fact())
-                pending = None
         joined = " ".join(one.text.strip() for one in window)
         found = _SAVED.search(joined) or _ERROR.search(joined)
-        if found is None:
-            continue
         if pending is not None:
-            done.append(pending.fact())
+            # Where the dump is follows in the same paragraph, perhaps on the next line.
+            behind += " " + (line.text.strip() if found is None else "")
+            left -= 1
+            if _note_dump(pending, behind) or left <= 0 or found is not None:
+                done.append(pending.fact())
+                pending = None
         if len(done) >= MAX_CRASHES:
             return done
-        pending, left = Draft(READER, file, "bugcheck"), 3
+        if found is None:
+            continue
+        pending, left = Draft(READER, file, "bugcheck"), _DUMP_WITHIN
         values = [int(one, 16) for one in found.groups()]
         pending.put("code", values[0], line.number)
         pending.put("parameters", tuple(values[1:]), line.number)
-        pending.note("event 1001 of Save Dump" if found.re is _SAVED else
-                     "event 1003 of System Error")  # fmt: skip
+        saved = found.re is _SAVED
+        pending.note("event 1001 of Save Dump" if saved else "event 1003 of System Error")
         _when(pending, keys, line)
+        behind = joined[found.end() :]
         window.clear()
-        window.append(Line(line.number, line.text[-200:] if _DUMP.search(line.text) else ""))
-        if _note_dump(pending, joined[found.end() :]):
+        if not saved or _note_dump(pending, behind):
             done.append(pending.fact())
             pending = None
     if pending is not None:

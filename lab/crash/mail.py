@@ -31,7 +31,7 @@ MAX_SAID = 12
 
 _HEADER = re.compile(r"^(?:From|To|Subject|Date|Message-ID|Received|MIME-Version): ", re.MULTILINE)
 _QUOTE = re.compile(r"^(?:\s{0,3}[>|]\s?)+")
-_PERSON = re.compile(r"\b(?:I|I'm|I've|we|my|our|me|you|your|anyone|anybody|hi|hello)\b", re.I)
+_PERSON = re.compile(r"\b(?:I|I'm|I've|we|my|our|me|anyone|anybody|hi|hello)\b", re.I)
 _CRASH = re.compile(
     r"\b(?:crash(?:es|ed|ing)?|b\.?s\.?o\.?d(?:s|'s)?|blue ?-?screen(?:s|ed|ing)?|bug ?-?checks?"
     r"|bugchecked|hang(?:s|ing)?|hung|fr[eo]ez(?:es|ing|e)|froze|frozen|lock(?:s|ed)? up"
@@ -44,7 +44,9 @@ _HANG = re.compile(
     r"|stops? responding)\b",
     re.IGNORECASE,
 )
-_BLUE = re.compile(r"\b(?:b\.?s\.?o\.?d|blue ?-?screen|bug ?-?check)", re.IGNORECASE)
+_BLUE = re.compile(
+    r"(?<!\bno )(?<!\bno real )\b(?:b\.?s\.?o\.?d|blue ?-?screen|bug ?-?check)", re.IGNORECASE
+)
 _DOING = re.compile(
     r"\b(?:when(?:ever)?|while|after|during|if|as soon as|once|upon|every time|on|by|with)\b"
     r".{0,200}?"
@@ -73,7 +75,7 @@ _DRIVER = re.compile(
     re.IGNORECASE,
 )
 _SYSTEM = re.compile(
-    r"\b(?:windows|win|w2k)[ -]?(?:server[ -]?)?(?:xp|vista|7|2000|2003|2008|2k3|k3)"
+    r"\b(?:windows|win|w)[ -]?(?:server[ -]?)?(?:xp|vista|7|2000|2003|2008|2k[38]?)\b"
     r"(?:[ ,-]{1,3}(?:r2|sp ?\d|service pack \d|x64|x86|32[- ]?bit|64[- ]?bit|pae|server"
     r"|standard|enterprise)){0,5}",
     re.IGNORECASE,

@@ -73,7 +73,7 @@ _DATE = re.compile(
 _OOPS = re.compile(r"^(?:Oops|invalid opcode|general protection fault\S*): ([0-9a-f]{4})\b")
 _CPU = re.compile(
     r"^CPU: \d+ (?:UID: \d+ )?PID: (\d+) Comm: (.{1,30}?) "
-    r"(?:Tainted: [A-Z ]{1,40}?|Not tainted)\s+(\S.*)$"
+    r"(?:Tainted: [A-Z ]{1,40}?|Not tainted)\s+(\d\S*)"
 )
 _OLD_PID = re.compile(r"^Process (.{1,30}?) \(pid: \d+")
 _HARDWARE = re.compile(r"^Hardware name: (.{1,100})")
@@ -174,7 +174,8 @@ def parse(source: Iterable[Line], file: str, reader: str = READER) -> list[Crash
         stamp = stamp or _STAMP.match(text)
         if stamp and text.startswith(stamp[0]):
             text = text[stamp.end() :]
-        began = _begin(text) if _QUICK.search(text) else None
+        telling = _QUICK.search(text) is not None and not text.startswith("---[ end")
+        began = _begin(text) if telling else None
         if began is not None and (crash is None or not crash.takes(*began)):
             if crash is not None:
                 done.append(crash.fact())
@@ -319,7 +320,7 @@ class _Crash:
             self._traced = True
         elif cpu := _CPU.match(bare):
             draft.put("process", cpu[2], number)
-            self._release = self._release or cpu[3].split(" ")[0]
+            self._release = self._release or cpu[3]
             if self._place is None:
                 self._place_line = number
         elif hardware := _HARDWARE.match(bare):

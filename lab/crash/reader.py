@@ -27,14 +27,17 @@ from lab.core.errors import UsageError
 from lab.crash import (
     bluescreenview,
     dbgview_log,
+    dump,
     eventlog,
     labrun,
     mail,
     oops,
+    screen,
     windbg,
     xenlog,
 )
 from lab.crash.facts import CrashFact, Source
+from lab.crash.kd import log as kd_log
 from lab.crash.text import BLOCK, HEAD, blocks, head_text, is_text
 from lab.drivers import archive
 
@@ -68,8 +71,8 @@ _FIRST_HEADER = re.compile(r"(?:From \S|[A-Za-z][A-Za-z-]{1,40}: ?\S)")
 _TAG = re.compile(r"<(?:script|style)\b.{0,100000}?</(?:script|style)>|<[^>]{0,2000}>", re.S | re.I)
 _BREAK = re.compile(r"<(?:br|/p|/div|/tr|/li)\b[^>]{0,200}>", re.IGNORECASE)
 
-BINARY_READERS: tuple[ModuleType, ...] = ()
-"""Readers of dumps, each with ``recognise(head, name)`` and ``read(path)``."""
+WHOLE_READERS: tuple[ModuleType, ...] = (dump, screen, kd_log, labrun)
+"""Readers of files that are of one kind from their first bytes on."""
 
 TEXT_READERS: tuple[ModuleType, ...] = (bluescreenview, windbg, eventlog, xenlog, oops)
 """Readers of logs that may be pieces of a larger text; ``NEEDLES`` make the search quick."""
@@ -232,13 +235,10 @@ class _Reading:
                     fact = self.findings.facts[at]
                     self.findings.facts[at] = replace(fact, notes=(*fact.notes, note))
             return
-        for reader in BINARY_READERS:
+        for reader in WHOLE_READERS:
             if reader.recognise(head, path.name):
                 self._add(reader.read(path), label)
                 return
-        if labrun.recognise(head, path.name):
-            self._add(labrun.read(path), label)
-            return
         if not is_text(head):
             raise UsageError(f"{label}: not a kind of file that anybody here reads")
         if dbgview_log.recognise(head, path.name):

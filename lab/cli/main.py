@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lab import __version__
-from lab.cli import demo, doctor, gate, image, mutants, place, setup, tests
+from lab.cli import crash, demo, doctor, gate, image, mutants, place, setup, tests
 from lab.cli.errors import run_guarded
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(setup.app, name="setup")
 app.add_typer(image.app, name="image")
+app.add_typer(crash.app, name="crash")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)

@@ -297,6 +297,11 @@ class Kernel:
         words = [int.from_bytes(data[one : one + 4], "little") for one in range(0, len(data), 4)]
         return (words[0], tuple(words[1:])) if len(words) == 5 and words[0] else None
 
+    def bugcheck_at(self) -> int | None:
+        """Where in the file the code is recorded, or None if it is not there."""
+        at = self._pointer(_BUGCHECK)
+        return self.memory.locate(at) if at else None
+
     def build(self) -> tuple[int, str] | None:
         """Build number and the string it is in (``3790.srv03_sp2_gdr.070304-2240``)."""
         at = self._pointer(_BUILD_LAB)

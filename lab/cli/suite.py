@@ -6,10 +6,11 @@ the tests run exactly as they do for a user who types ``pytest``.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -51,6 +52,7 @@ class SuiteRequest:
         workers: processes that run tests side by side.
         seed: of the one attempt that each race makes; ``None`` for whole campaigns.
         errata: folder of errata files; ``None`` for the published drivers'.
+        before: words of a command that runs the child process, before its own.
     """
 
     driver: Path | None = None
@@ -67,10 +69,11 @@ class SuiteRequest:
     workers: int = 1
     seed: int | None = None
     errata: Path | None = None
+    before: Sequence[str] = ()
 
     def command(self, run_id: str) -> list[str]:
         """The command line of the child process."""
-        command = pytest_command()
+        command = [*self.before, *pytest_command()]
         options = {
             "driver": self.driver,
             "profile": self.profile,
@@ -149,13 +152,14 @@ def run_suite(request: SuiteRequest, *, label: str = "") -> SuiteResult:
     run_id = "-".join(part for part in (new_run_id(), label) if part)
     sys.stdout.flush()
     try:
-        child = subprocess.Popen(
-            request.command(run_id),
-            stdout=sys.stderr if request.quiet else None,
-            # A group of its own, so that the terminal's interrupt comes once, from here. A
-            # debugger has to stay in the group that may read the terminal.
-            process_group=None if INTERACTIVE.intersection(request.extra) else 0,
-        )
+        with _interruptible():
+            child = subprocess.Popen(
+                request.command(run_id),
+                stdout=sys.stderr if request.quiet else None,
+                # A group of its own, so that the terminal's interrupt comes once, from here. A
+                # debugger has to stay in the group that may read the terminal.
+                process_group=None if INTERACTIVE.intersection(request.extra) else 0,
+            )
     except OSError as error:
         raise LabBroken(f"the tests could not be started: {error}") from error
     code = _wait(child)
@@ -176,6 +180,17 @@ def run_suite(request: SuiteRequest, *, label: str = "") -> SuiteResult:
     return result
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Processes started in here can be interrupted, even where this one was told to ignore it,
+    as shells do with what they start in the background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def _wait(child: subprocess.Popen[bytes]) -> int:
     """Wait for the child; what would end this process interrupts the child instead."""
 
@@ -186,7 +201,11 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
         asked.append(signum)
 
     asked: list[int] = []
-    previous = {signum: signal.signal(signum, interrupt) for signum in STOP_SIGNALS}
+    previous = {
+        signum: signal.signal(signum, interrupt)
+        for signum in STOP_SIGNALS
+        if signal.getsignal(signum) is not signal.SIG_IGN
+    }
     try:
         code = child.wait()
     finally:

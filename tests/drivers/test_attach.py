@@ -7,6 +7,7 @@ import re
 import pytest
 
 from lab.core.deadline import NotYet, wait_for
+from lab.suite import lifecycle
 from lab.suite.intensity import Count
 from lab.suite.leaks import holdings
 from lab.xen import vbd
@@ -19,6 +20,7 @@ ANNOUNCED = "xen-devel, 2007-11-09: third release of GPL'd PV drivers for Window
 HISTORY = "crashes that the driver's history reports"
 SOURCES = "read from the driver's sources of 2007-11-19, unproven"
 
+MIB = 2048  # in sectors
 CYLINDER = 255 * 63
 TIB = 1 << 31  # in sectors
 
@@ -232,6 +234,64 @@ def test_attach_while_paused(installed_driver, backings, place, guest, diskio, l
         disks = guest.disks.wait_for_disks(len(before) + 1, deadline)
     number = next(disk.number for disk in disks if disk.number not in before)
     assert diskio.size(number, lab.deadline("command")).sectors == backing.sectors
+
+
+@pytest.mark.slow
+@pytest.mark.claim("an attach to a guest that boots completes when the driver is there", HISTORY)
+@pytest.mark.cost(attach=1, dom0=20, command=10, reboot=1, mib=1)
+def test_attach_while_booting(installed_driver, backings, place, guest, diskio, lab):
+    if place.drive_c_in_memory:
+        pytest.skip("drive C: of this guest is in its memory: the driver is lost with a restart")
+    backing = backings.exact(12345, lab.deadline("command"))
+    spec = BlockSpec.parse(backing.spec, "/dev/hdc")
+    toolstack, name = place.toolstack, place.domain.name
+    number = toolstack.command("domid", name)
+    attach = toolstack.command(*toolstack.block_attach_words(name, spec))
+    place.dom0.run(
+        f"(while now=$({number} 2>/dev/null); "
+        f'[ -z "$now" ] || [ "$now" = {place.domain.domid} ]; do sleep 1; done; {attach}) '
+        ">/tmp/attach.log 2>&1 </dev/null &",
+        lab.deadline("command"),
+    )
+    lifecycle.reboot(place, lab.deadline("boot"))
+    deadline = lab.deadline("attach")
+    with guest.crash.guard("an attach while it booted", deadline):
+        state = f"{vbd.frontend_path(place.domain.domid, spec.devid)}/state"
+        place.xenstore.wait(state, ["4"], deadline)
+
+        def shown():
+            disks = guest.disks.list(lab.deadline("command"), rescan=True)
+            seen = {d.number: diskio.size(d.number, lab.deadline("command")).sectors for d in disks}
+            for disk, sectors in seen.items():
+                if sectors == backing.sectors:
+                    return disk
+            raise NotYet(f"disks and their sectors: {seen}")
+
+        disk = wait_for(f"a disk of {backing.sectors} sectors in the guest", shown, deadline)
+    diskio.exercise(disk, 0, 512, lab.deadline("boot")).require("using the disk")
+
+
+@pytest.mark.destructive
+@pytest.mark.claim("shutdown, 0x9F", HISTORY)
+@pytest.mark.cost(attach=2, dom0=14, command=8, shutdown=1, mib=1)
+def test_attach_while_shutting_down(installed_driver, disk_on, backings, place, guest, lab):
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    device.write(0, 512, flush=True).require("writing")
+    other = backings.exact(8192, lab.deadline("command"))
+    words = place.toolstack.block_attach_words(
+        place.domain, BlockSpec.parse(other.spec, "/dev/hdd")
+    )
+    place.dom0.run(
+        f"(sleep 1; {place.toolstack.command(*words)}) >/tmp/attach.log 2>&1 </dev/null &",
+        lab.deadline("command"),
+    )
+    lifecycle.power_off(place, lab.deadline("boot"))
+    # Whether the attach comes through is the toolstack's affair; the guest goes down in order.
+    serial = place.guest_serial(lab.deadline("command"))
+    crashed = [p for p in place.profile.crash_patterns if re.search(p, serial)]
+    assert not crashed, f"the guest crashed on its way down: its serial log matches {crashed}"
+    guest.crash.retire()
+    device.check_in_dom0("it was written before the guest went down", 0, 512)
 
 
 @pytest.mark.claim("the size of a block device is detected correctly", ANNOUNCED)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import pytest
 
 from lab.core.deadline import NotYet, wait_for
-from lab.evidence.manifest import CRASH
+from lab.evidence.manifest import CRASH, PieceName
 from lab.guest.crash import CrashKind
 from lab.plugin.keys import SOURCES
+from lab.suite import lifecycle
+from lab.xen.blockspec import BlockSpec
 
 pytestmark = [pytest.mark.area("crash"), pytest.mark.destructive]
 
@@ -36,7 +38,7 @@ def test_guest_survives_attach_and_detach(installed_driver, block_device, still_
 def crash_guest(request, place, guest, lab, evidence):
     """Crashes the guest from outside and checks that it is noticed and its evidence kept."""
 
-    def crash():
+    def crash(pieces=CRASH):
         # Overwrites the instruction pointer: a crash that needs no help from the guest, which
         # drivers of 2007 do not give (`xm sysrq DOM B` came later).
         place.dom0.run(
@@ -55,7 +57,7 @@ def crash_guest(request, place, guest, lab, evidence):
         request.node.stash[SOURCES].guest_lost = True
         # As after any crash: a processor that spins in a dead guest slows who collects.
         place.toolstack.pause(place.domain, lab.deadline("command"))
-        evidence.collect(lab.deadline("evidence"), CRASH)
+        evidence.collect(lab.deadline("evidence"), pieces)
         guest.crash.retire()
         return report
 
@@ -83,3 +85,43 @@ def test_crash_under_io_is_seen(
     generations, strange = device.backing.written(0, 1024, lab.deadline("boot"))
     assert not strange, f"after a crash there are sectors that nobody wrote: {strange}"
     assert min(generations) >= known
+
+
+NO_CORE = CRASH - {PieceName.CORE}
+"""The dump of a core takes minutes where the processor is emulated; one test of it is enough."""
+
+
+def is_complete(report, evidence, place, lab):
+    """The crash was noticed, what shows it was kept, and dom0 lives on."""
+    assert report.evidence, "the crash was noticed without any evidence"
+    pieces = {piece.name.split("/")[0]: piece for piece in evidence.manifest.pieces}
+    missing = [name for name in NO_CORE if name not in pieces or not pieces[name].bytes]
+    assert not missing, f"after a crash these were not kept: {missing}"
+    assert place.health(lab.deadline("command")).ok
+
+
+@pytest.mark.slow
+@pytest.mark.claim("a crash is noticed, and its evidence is complete", OUTSIDE)
+@pytest.mark.cost(attach=1, dom0=16, crash=1)
+def test_crash_during_attach_is_seen(
+    installed_driver, backings, place, lab, evidence, crash_guest
+):  # fmt: skip
+    spec = BlockSpec.parse(backings.exact(8192, lab.deadline("command")).spec, "/dev/hdc")
+    attach = place.toolstack.command(*place.toolstack.block_attach_words(place.domain, spec))
+    place.dom0.run(f"{attach} >/tmp/attach.log 2>&1 </dev/null &", lab.deadline("command"))
+    is_complete(crash_guest(NO_CORE), evidence, place, lab)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("a crash is noticed, and its evidence is complete", OUTSIDE)
+@pytest.mark.claim("save/restore, races and deadlocks", HISTORY)
+@pytest.mark.cost(attach=1, dom0=16, command=6, save=1, restore=1, crash=1)
+def test_crash_after_resume_is_seen(
+    installed_driver, disk_on, place, lab, evidence, crash_guest
+):  # fmt: skip
+    device = disk_on(sectors=4 * MIB)
+    device.write(0, 512, flush=True).require("writing")
+    lifecycle.save(place, lab.deadline("boot"))
+    lifecycle.restore(place, lab.deadline("boot"))
+    is_complete(crash_guest(NO_CORE), evidence, place, lab)
+    device.check_in_dom0("it was written before the guest was saved", 0, 512)

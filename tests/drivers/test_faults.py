@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.suite.backing import Backing
+from lab.suite.intensity import Count
 from lab.xen import vbd
 from lab.xen.blockspec import devid
 
@@ -16,6 +17,7 @@ STATUS = "public/io/blkif.h: BLKIF_RSP_ERROR"
 PRINTED = "what checked builds print"
 
 MIB = 2048  # in sectors
+STORMS = Count(40, smoke=4, tcg=10)
 GAVE_UP = "5"  # XenbusStateClosing
 
 
@@ -149,6 +151,22 @@ def test_nodes_that_vanish(installed_driver, disk_on, place, lab, still_the_same
     other.exercise(0, MIB, threads=2).require("using another disk after nodes vanished")
     third = disk_on("/dev/sde")
     third.exercise(0, 512).require("using a disk that came after nodes vanished")
+    still_the_same_boot()
+
+
+@pytest.mark.claim("Watch not active!", PRINTED)
+@pytest.mark.cost(attach=1, dom0=14, command=10, mib=2, seconds=10)
+def test_event_storm(installed_driver, disk_on, place, lab, intensity, still_the_same_boot):
+    device = disk_on(sectors=4 * MIB)
+    job = device.start(0, 1024, threads=4, order="random")
+    job.wait_busy(lab.deadline("boot"))
+    # Each write of a node fires the frontend's watch, though nothing changes.
+    again = f"{device.vbd.backend.path}/state 4 " * 50
+    for _ in range(intensity.count(STORMS)):
+        place.dom0.run(f"xenstore-write {again}", lab.deadline("command"), check=True)
+    job.wait_busy(lab.deadline("boot"))
+    ended = job.end(lab.deadline("boot")).require("requests during a storm of events")
+    device.check_in_dom0("it was written in a storm", 0, 1024, gen=max(ended.generations))
     still_the_same_boot()
 
 

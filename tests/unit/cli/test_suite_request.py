@@ -101,8 +101,17 @@ def test_no_record_is_the_lab_s_fault(tmp_path):
         run_suite(child(tmp_path, "raise SystemExit(3)"))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_interrupt_the_child_and_wait_for_it(tmp_path, signum):
+@pytest.mark.parametrize(
+    ("signum", "ignored"),
+    [
+        (signal.SIGINT, None),
+        (signal.SIGTERM, None),
+        (signal.SIGHUP, None),
+        # In the background of a shell.
+        (signal.SIGTERM, signal.SIGINT),
+    ],
+)
+def test_signals_interrupt_the_child_and_wait_for_it(tmp_path, signum, ignored):
     ready, done = tmp_path / "ready", tmp_path / "done"
     source = f"""
 import pathlib, signal
@@ -114,7 +123,9 @@ except KeyboardInterrupt:
     raise SystemExit(2)
 """
     parent = f"""
-import sys
+import signal, sys
+if {ignored is not None}:
+    signal.signal({int(ignored or 0)}, signal.SIG_IGN)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_suite_request import child
 from pathlib import Path

@@ -1,0 +1,286 @@
+"""The driver comes, goes, and comes back, and its disks and their data with it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+
+from lab.core.deadline import NotYet, wait_for
+from lab.core.errors import LabBroken
+from lab.guest.driverstore import DeviceState
+from lab.suite import lifecycle
+from lab.suite.intensity import Count
+from lab.suite.leaks import holdings
+from lab.xen import vbd
+
+pytestmark = pytest.mark.area("lifecycle")
+
+ANNOUNCED = "xen-devel, 2007-11-09: third release of GPL'd PV drivers for Windows (0.0.3)"
+HISTORY = "crashes that the driver's history reports"
+BOOT = "domain facts: without /gplpv only devices attached after boot are picked up"
+
+MIB = 2048  # in sectors
+REBOOTS = Count(20, smoke=1, soak=100, tcg=2)
+TOGGLES = Count(20, smoke=2, tcg=6)
+SAVES = Count(5, smoke=1, tcg=1)
+
+
+@pytest.fixture
+def disk_numbers(guest, lab):
+    """The numbers of the guest's disks, looked at afresh."""
+
+    def numbers():
+        return {disk.number for disk in guest.disks.list(lab.deadline("command"), rescan=True)}
+
+    return numbers
+
+
+@pytest.fixture
+def find_disk(guest, lab, diskio, disk_numbers):
+    """Waits for a disk of this size: numbers change over a restart."""
+
+    def find(device):
+        def look():
+            seen = {n: diskio.size(n, lab.deadline("command")).sectors for n in disk_numbers()}
+            for number, sectors in seen.items():
+                if sectors == device.sectors:
+                    return number
+            raise NotYet(f"disks and their sectors: {seen}")
+
+        device.number = wait_for(
+            f"a disk of {device.sectors} sectors in the guest", look, lab.deadline("attach")
+        )
+
+    return find
+
+
+@pytest.fixture
+def disks_are_gone(place, lab, disk_numbers):
+    """Checks that a driver that was stopped has let go of everything."""
+
+    def check(*devices):
+        left = disk_numbers() & {device.number for device in devices}
+        assert not left, f"the driver is not running and disks are left: {sorted(left)}"
+        for device in devices:
+            now = vbd.read(
+                place.xenstore, place.domain.domid, device.vbd.devid, lab.deadline("command")
+            )
+            state = now.frontend.state.name if now else "gone"
+            assert state in ("CLOSED", "INITIALISING", "gone"), (
+                f"the driver is not running, its end of {device.spec.vdev} is {state}"
+            )
+
+    return check
+
+
+@pytest.mark.smoke
+@pytest.mark.claim("AutoEnumerate: disks are there after a boot", BOOT)
+@pytest.mark.cost(attach=1, dom0=10, command=20, reboot=REBOOTS, mib=2)
+def test_reboot(installed_driver, disk_on, place, guest, lab, intensity, find_disk):
+    if place.drive_c_in_memory:
+        pytest.skip("drive C: of this guest is in its memory: the driver is lost with a restart")
+    device = disk_on("/dev/hdc", sectors=4 * MIB + 3)
+    device.write(0, 512, gen=1, flush=True).require("writing before the restart")
+    for gen in range(1, intensity.count(REBOOTS) + 1):
+        lifecycle.reboot(place, lab.deadline("boot"))
+        for hardware_id in installed_driver.devices:
+            for status in guest.drivers.status(hardware_id, lab.deadline("command")):
+                assert status.state is DeviceState.RUNNING, f"{status.instance}: {status.state}"
+        find_disk(device)
+        device.verify(0, 512, gen=gen).require(f"reading after restart {gen}")
+        device.write(0, 512, gen=gen + 1, flush=True).require(f"writing after restart {gen}")
+    device.check_in_dom0("it was written after a restart", 0, 512, gen=gen + 1)
+
+
+@pytest.mark.destructive
+@pytest.mark.claim("shutdown, 0x9F", HISTORY)
+@pytest.mark.cost(attach=1, dom0=8, command=12, shutdown=1, mib=2)
+def test_shutdown_under_io(installed_driver, disk_on, place, guest, lab):
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    device.write(0, MIB, gen=1, flush=True).require("writing")
+    job = device.start(0, MIB, gen=2, threads=2, order="random")
+    job.wait_busy(lab.deadline("boot"))
+    known = job.generations(lab.deadline("command")) + 1
+    lifecycle.power_off(place, lab.deadline("boot"))
+    # A guest that bugchecks while it goes down has not shut down.
+    serial = place.guest_serial(lab.deadline("command"))
+    crashed = [p for p in place.profile.crash_patterns if re.search(p, serial)]
+    assert not crashed, f"the guest crashed on its way down: its serial log matches {crashed}"
+    guest.crash.retire()
+    generations, strange = device.backing.written(0, MIB, lab.deadline("boot"))
+    assert not strange, f"after the shutdown there are sectors that nobody wrote: {strange}"
+    assert min(generations) >= known, f"generation {known} was flushed, found {generations}"
+
+
+@pytest.mark.claim("save/restore, races and deadlocks", HISTORY)
+@pytest.mark.cost(attach=2, dom0=14, command=20, save=SAVES, restore=SAVES, mib=2)
+def test_save_and_restore(installed_driver, disk_on, place, lab, intensity, disk_numbers):
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    device.write(0, 1024, gen=1).require("writing")
+    before = disk_numbers()
+    for gen in range(1, intensity.count(SAVES) + 1):
+        lifecycle.save(place, lab.deadline("boot"))
+        device.check_in_dom0("it was written before the guest was saved", 0, 1024, gen=gen)
+        lifecycle.restore(place, lab.deadline("boot"))
+        assert disk_numbers() == before, "after the restore the guest has other disks"
+        device.verify(0, 1024, gen=gen).require("reading after the restore")
+        device.write(0, 1024, gen=gen + 1).require("writing after the restore")
+    device.check_in_dom0("it was written after the restore", 0, 1024, gen=gen + 1)
+    other = disk_on("/dev/hdd")
+    other.exercise(0, 512).require("using a disk attached after the restore")
+
+
+@pytest.mark.slow
+@pytest.mark.claim("save/restore, races and deadlocks", HISTORY)
+@pytest.mark.cost(attach=1, dom0=10, command=30, save=SAVES, restore=SAVES, mib=8)
+def test_save_and_restore_under_io(installed_driver, disk_on, place, lab, intensity):
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    job = device.start(0, MIB, threads=8, order="random", block=64, shift=True)
+    for _ in range(intensity.count(SAVES)):
+        job.wait_busy(lab.deadline("boot"))
+        lifecycle.save(place, lab.deadline("boot"))
+        lifecycle.restore(place, lab.deadline("boot"))
+        # Requests that were under way are answered, once: the writer checks all it wrote.
+        job.wait_busy(lab.deadline("boot"))
+    ended = job.end(lab.deadline("boot")).require("writing and reading across save and restore")
+    device.check_in_dom0(
+        "it was written across save and restore", 0, MIB, gen=max(ended.generations)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.claim("no migration or suspend/resume", ANNOUNCED)
+@pytest.mark.cost(attach=1, dom0=10, command=20, save=1, restore=1, mib=6)
+def test_migration_under_io(installed_driver, disk_on, place, lab):
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    job = device.start(0, 1024, threads=4, order="random", block=64, shift=True)
+    job.wait_busy(lab.deadline("boot"))
+    lifecycle.migrate(place, lab.deadline("boot"))
+    job.wait_busy(lab.deadline("boot"))
+    ended = job.end(lab.deadline("boot")).require("writing and reading across a migration")
+    device.check_in_dom0("it was written across a migration", 0, 1024, gen=max(ended.generations))
+
+
+@pytest.mark.claim("a paused guest goes on where it was", HISTORY)
+@pytest.mark.cost(attach=1, dom0=14, command=20, mib=4)
+def test_pause_under_io(installed_driver, disk_on, place, lab, still_the_same_boot):
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    job = device.start(0, 1024, threads=4, order="random")
+    for _ in range(3):
+        job.wait_busy(lab.deadline("boot"))
+        place.toolstack.pause(place.domain, lab.deadline("command"))
+        # dom0 answers what the guest has asked for meanwhile.
+        device.backing.digest(0, 1024, lab.deadline("command"))
+        place.toolstack.unpause(place.domain, lab.deadline("command"))
+    job.wait_busy(lab.deadline("boot"))
+    ended = job.end(lab.deadline("boot")).require("writing and reading across pauses")
+    device.check_in_dom0("it was written across pauses", 0, 1024, gen=max(ended.generations))
+    still_the_same_boot()
+
+
+@pytest.mark.smoke
+@pytest.mark.claim("unload or disable, crash", HISTORY)
+@pytest.mark.cost(attach=1, dom0=20, command=40, driver=TOGGLES)
+def test_disable_and_enable(
+    installed_driver, disk_on, place, guest, lab, intensity, find_disk, disks_are_gone,
+    still_the_same_boot,
+):  # fmt: skip
+    device = disk_on("/dev/hdc", sectors=4 * MIB + 5)
+    hardware_id = installed_driver.devices[-1]
+    device.write(0, 512, gen=1, flush=True).require("writing")
+    before = None
+    cycles = intensity.count(TOGGLES)
+    for gen in range(1, cycles + 1):
+        off = guest.drivers.disable(hardware_id, lab.deadline("attach"))
+        assert not off.reboot_needed, f"disable {gen}: the driver does not stop without a reboot"
+        disks_are_gone(device)
+        on = guest.drivers.enable(hardware_id, lab.deadline("attach"))
+        assert not on.reboot_needed, f"enable {gen} asks for a reboot"
+        find_disk(device)
+        device.verify(0, 512, gen=gen).require(f"reading after enable {gen}")
+        device.write(0, 512, gen=gen + 1, flush=True).require(f"writing after enable {gen}")
+        if gen == 1:
+            before = holdings(place, lab.deadline("command"))
+    leaked = holdings(place, lab.deadline("command")).more_than(before)
+    grown = {name: more for name, more in leaked.items() if more >= max(2, cycles // 2)}
+    assert not grown, f"after {cycles} times off and on there is more of: {grown}"
+    still_the_same_boot()
+
+
+@pytest.mark.claim("does not unload", ANNOUNCED)
+@pytest.mark.claim("unload or disable, crash", HISTORY)
+@pytest.mark.cost(attach=2, dom0=20, command=30, driver=2, install=1)
+def test_remove_and_install_again(
+    installed_driver, disk_on, driver_package, place, guest, lab, disks_are_gone, find_disk,
+    still_the_same_boot,
+):  # fmt: skip
+    device = disk_on("/dev/hdc", sectors=4 * MIB + 7)
+    device.exercise(0, 512).require("using the disk")
+    removed = guest.drivers.remove(installed_driver.devices[-1], lab.deadline("attach"))
+    assert not removed.reboot_needed, "the driver does not unload without a reboot"
+    disks_are_gone(device)
+    device.check_in_dom0("it was written before the driver went", 0, 512)
+    guest.drivers.rescan(lab.deadline("command"))
+    again = guest.drivers.install(driver_package, lab.deadline("boot"))
+    assert not again.reboot_needed, "a second installation asks for a reboot"
+    find_disk(device)
+    device.verify(0, 512).require("reading after the driver came back")
+    other = disk_on("/dev/hdd")
+    other.exercise(0, 512).require("using a disk attached after the driver came back")
+    still_the_same_boot()
+
+
+@pytest.mark.claim("uninstall leaves nothing", ANNOUNCED)
+@pytest.mark.cost(attach=1, dom0=20, command=10, driver=1)
+def test_removed_driver_holds_nothing(place, guest, lab, driver_package, disk_on):
+    before = holdings(place, lab.deadline("command"))
+    with guest.crash.guard("the installation", lab.deadline("boot")):
+        installed = guest.drivers.install(driver_package, lab.deadline("boot"))
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    device.exercise(0, 2048, threads=4).require("using the disk")
+    device.detach()
+    guest.drivers.remove(installed.devices[-1], lab.deadline("attach"))
+    after = holdings(place, lab.deadline("command"))
+    assert after.grants <= before.grants, (
+        f"the driver is gone and left {after.grants - before.grants} grants"
+    )
+    assert after.event_channels <= before.event_channels, (
+        f"the driver is gone and left {after.event_channels - before.event_channels} event channels"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.claim("an upgrade and the way back keep disks and data", "the package itself")
+@pytest.mark.cost(attach=1, dom0=10, command=30, driver=2, install=2)
+def test_upgrade_and_back(
+    installed_driver, disk_on, driver_package, guest, lab, find_disk, tmp_path,
+    still_the_same_boot,
+):  # fmt: skip
+    from lab.drivers.package import DriverPackage
+
+    newer = tmp_path / "newer"
+    shutil.copytree(driver_package.folder, newer)
+    inf = driver_package.infs[-1]
+    path = newer / inf.path
+    text = path.read_bytes().decode("latin-1")
+    bumped, found = re.subn(r"(?m)^(DriverVer\s*=\s*[\d/]+\s*,\s*)([\d.]+)", r"\g<1>99.1.2.3", text)
+    if not found:
+        raise LabBroken(f"{inf.path} has no DriverVer to be raised")
+    path.write_bytes(bumped.encode("latin-1"))
+    device = disk_on("/dev/hdc", sectors=4 * MIB + 9)
+    device.write(0, 512, flush=True).require("writing before the upgrade")
+    hardware_id = installed_driver.devices[-1]
+    for package, version in (
+        (DriverPackage.load(newer, tmp_path / "copies"), "99.1.2.3"),
+        (driver_package, inf.version),
+    ):
+        done = guest.drivers.install(package, lab.deadline("boot"))
+        if done.reboot_needed:
+            pytest.fail(f"the installation of {version} over another asks for a reboot")
+        assert guest.drivers.version(hardware_id, lab.deadline("command")) == version
+        find_disk(device)
+        device.verify(0, 512).require(f"reading with {version}")
+    device.exercise(0, 512, gen=2).require("using the disk after the way back")
+    still_the_same_boot()

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lab.cli import crash_kd
 from lab.core.errors import UsageError
 from lab.core.paths import results_dir
 from lab.crash import buckets, bugchecks, labrun
@@ -24,6 +25,7 @@ from lab.crash.reader import Findings, examine
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Read crash reports, and sort them."
 )
+app.command()(crash_kd.kd)
 
 Files = Annotated[
     list[Path],

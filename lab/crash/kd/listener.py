@@ -7,6 +7,7 @@ listener that goes away leaves it waiting; prints alone give up by themselves.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import threading
@@ -38,7 +39,7 @@ from lab.crash.kd.events import (
 from lab.crash.kd.link import Delivery, Link, Received
 from lab.crash.kd.messages import BadMessage, ExceptionChange, Reply, SymbolsChange
 from lab.crash.kd.packets import BREAK_IN, Noise, Packet, Type
-from lab.crash.kd.report import crash_facts, fatal_error
+from lab.crash.kd.report import CrashTeller, fatal_error
 from lab.crash.kd.stream import SerialStream, wait_ready
 
 E = TypeVar("E", bound=Event)
@@ -47,6 +48,10 @@ BUGCHECK_SECOND = 4
 """DBG_STATUS_BUGCHECK_SECOND, in the first argument's register of the breakpoint after a
 bugcheck that is all over: resumed, the guest would stop there for ever. Source: wdm.h."""
 
+MAX_EVENTS = 100_000
+"""Events that a listener keeps in memory; its sinks see all."""
+
+_STRAY = 4096  # bytes outside of packets told in one event
 _TAIL = 1024  # characters kept of what was printed, to find what comes in pieces
 _ROUNDS = 20  # stops in a row at one place, after which resuming leads nowhere
 _DRAIN_S = 1.0
@@ -97,9 +102,10 @@ class KdListener:
         self._stream = stream
         self._manners = manners or Manners()
         self._sinks = tuple(sinks)
-        self._file = file
         self._news = threading.Condition()
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._heard = 0
+        self._teller = CrashTeller(file)
         self._done = False
         self._failure: PvlabError | None = None
         self._orders: deque[str] = deque()
@@ -122,13 +128,14 @@ class KdListener:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """What was seen up to now, in order."""
+        """What was seen up to now, in order; the last ``MAX_EVENTS``."""
         with self._news:
             return tuple(self._events)
 
     def facts(self) -> list[CrashFact]:
         """The crashes seen up to now."""
-        return crash_facts(self.events, self._file)
+        with self._news:
+            return self._teller.facts()
 
     def resume(self) -> None:
         """Let a guest that was left halted run on; without one this does nothing."""
@@ -165,10 +172,11 @@ class KdListener:
         seen = after
         with self._news:
             while True:
-                for event in self._events[seen:]:
+                gone = self._heard - len(self._events)
+                for event in itertools.islice(self._events, max(0, seen - gone), None):
                     if isinstance(event, kind) and where(event):
                         return event
-                seen = max(seen, len(self._events))
+                seen = max(seen, self._heard)
                 if self._failure is not None:
                     raise self._failure
                 if self._done:
@@ -198,6 +206,8 @@ class KdListener:
     def _tell(self, event: Event) -> None:
         with self._news:
             self._events.append(event)
+            self._heard += 1
+            self._teller.hear(event)
             self._news.notify_all()
         for sink in self._sinks:
             try:
@@ -312,8 +322,10 @@ class _Worker:
 
     def _deal(self, item: Received) -> None:
         if isinstance(item, Noise):
-            text = "".join(re.findall(r"[\t\n\r -~]+", item.data.decode("latin-1")))
-            self._tell(Stray(time.time(), text, len(item.data)))
+            for at in range(0, len(item.data), _STRAY):
+                part = item.data[at : at + _STRAY]
+                text = "".join(re.findall(r"[\t\n\r -~]+", part.decode("latin-1")))
+                self._tell(Stray(time.time(), text, len(part)))
         elif isinstance(item, Delivery):
             try:
                 self._deal_packet(item)

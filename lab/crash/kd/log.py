@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TextIO
 
 from lab.core.errors import UsageError
-from lab.crash import text
 from lab.crash.facts import CrashFact
 from lab.crash.kd.events import Event, describe, from_json, stamp, to_json
-from lab.crash.kd.report import crash_facts
+from lab.crash.kd.report import CrashTeller
 
-_MOST_EVENTS = 1_000_000
+_LONGEST_LINE = 1 << 20  # bytes; a print of a whole packet has 24,000 as JSON
 
 
 class TextLog:
@@ -63,21 +62,24 @@ def read(path: Path) -> list[CrashFact]:
     Raises:
         UsageError: it cannot be read, or is something else.
     """
-    events: list[Event] = []
-    broken: int | None = None
-    for line in text.lines(path):
-        if broken is not None or len(events) >= _MOST_EVENTS:
-            break
-        if not line.text:
-            continue
-        try:
-            values = json.loads(line.text)
-            if not isinstance(values, dict):
-                raise ValueError(line.text[:40])
-            events.append(from_json(values))
-        except (ValueError, RecursionError, UsageError):
-            broken = line.number
-    if not events:
+    teller = CrashTeller(path.name)
+    number = 0
+    notes: tuple[str, ...] = ()
+    try:
+        with path.open("rb") as file:
+            while raw := file.readline(_LONGEST_LINE):
+                try:
+                    values = json.loads(raw)
+                    if not isinstance(values, dict):
+                        raise UsageError("no event")
+                    teller.hear(from_json(values))
+                except (ValueError, RecursionError, UsageError):
+                    # ValueError: not JSON, or not even UTF-8.
+                    notes = (f"truncated: line {number + 1} cannot be read",)
+                    break
+                number += 1
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    if not number:
         raise UsageError(f"{path} holds no events of a kernel debugger's line")
-    notes = () if broken is None else (f"truncated: line {broken} cannot be read",)
-    return crash_facts(events, path.name, notes=notes)
+    return teller.facts(notes)

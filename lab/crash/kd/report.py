@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from lab.crash import bugchecks
 from lab.crash.facts import CrashFact, Frame, LogLine, Module, Source, known
 from lab.crash.kd.events import (
     Bugcheck,
@@ -22,6 +24,12 @@ from lab.crash.kd.events import (
 from lab.crash.kd.messages import STATUS_BREAKPOINT, STATUS_SINGLE_STEP
 
 READER = "kernel debugger line"
+
+MAX_CRASHES = 500
+"""Most facts out of one record."""
+
+MAX_MODULES = 1000
+"""Most modules that are kept; a Windows loads fewer than 200 drivers."""
 
 _LOG_LINES = 40
 _FATAL = re.compile(
@@ -63,8 +71,6 @@ class _Story:
     lines: deque[tuple[int, float, str]] = field(default_factory=lambda: deque(maxlen=_LOG_LINES))
     system: str | None = None
     system_source: Source | None = None
-    unhandled: CrashFact | None = None
-    lost: int = 0
 
     def source(self, number: int) -> Source:
         return Source(READER, self.file, f"event {number}")
@@ -118,84 +124,122 @@ def _driver(line: str) -> str | None:
     return found[1].lower() if found else None
 
 
-def crash_facts(
-    events: Sequence[Event], file: str, *, notes: tuple[str, ...] = ()
-) -> list[CrashFact]:
-    """The crashes that a line's events tell of.
+class CrashTeller:
+    """Turns events into facts, one event at a time.
 
     A fact for each bugcheck, each exception that nobody handled and that led to no bugcheck,
-    and each failed assertion.
+    and each failed assertion; ``MAX_CRASHES`` at most.
 
     Args:
-        events: in their order.
         file: what to call the record in the facts' sources.
-        notes: to be added to every fact.
     """
-    story = _Story(file)
-    facts: list[CrashFact] = []
-    for number, event in enumerate(events, 1):
+
+    def __init__(self, file: str) -> None:
+        self._story = _Story(file)
+        self._facts: list[CrashFact | None] = []
+        self._heard = 0
+        self._lost = 0
+        self._open: int | None = None  # the bugcheck that later events tell more of
+        self._unhandled: int | None = None  # the exception that a bugcheck may follow
+
+    def hear(self, event: Event) -> None:
+        """Take the next event."""
+        self._heard += 1
+        number, story = self._heard, self._story
         match event:
             case DebugPrint():
                 story.lines.append((number, event.at, event.text))
-                facts += _assertion(story, number, event)
+                self._assertion(number, event)
+                if blame := _BLAME.search(event.text):
+                    driver = (blame[1] or blame[2]).lower().removesuffix(".sys")
+                    self._more("module", driver, story.source(number))
             case ModuleLoad(unloaded=False):
                 end = event.base + event.size
                 story.modules[event.base] = Module(event.name, event.base, end)
+                while len(story.modules) > MAX_MODULES:
+                    del story.modules[next(iter(story.modules))]
             case ModuleLoad():
                 story.modules.pop(event.base, None)
             case System():
                 story.tell_system(number, event)
+                self._more("system", story.system, story.source(number))
             case GoingDown():
-                story.modules.clear()
-                story.lines.clear()
-                story.unhandled = None
-            case Bugcheck():
-                if story.unhandled is not None:
-                    facts.remove(story.unhandled)
-                facts.append(_bugcheck(story, number, event, events[number:]))
-                story.unhandled = None
-            case Stop(first_chance=False) if event.code not in _BREAKS:
-                story.unhandled = _exception(story, number, event)
-                facts.append(story.unhandled)
+                self._story = _Story(story.file)
+                self._open = self._unhandled = None
             case Lost():
-                story.lost += 1
-    if story.lost:
-        notes = (*notes, f"{story.lost} times something was lost on the line")
-    return [replace(fact, notes=(*fact.notes, *notes)) for fact in facts]
+                self._lost += 1
+            case Bugcheck() if not self._full:
+                self._bugcheck(number, event)
+            case Stop():
+                if event.registers:
+                    self._more("registers", event.registers, story.source(number))
+                if not (event.first_chance or event.code in _BREAKS or self._full):
+                    self._unhandled = self._put(_exception(story, number, event))
+
+    def facts(self, notes: tuple[str, ...] = ()) -> list[CrashFact]:
+        """What was told up to now.
+
+        Args:
+            notes: to be added to every fact.
+        """
+        if self._lost:
+            notes = (*notes, f"{self._lost} times something was lost on the line")
+        if self._full:
+            notes = (*notes, f"only the first {MAX_CRASHES} crashes of the record")
+        return [replace(one, notes=(*one.notes, *notes)) for one in self._facts if one is not None]
+
+    @property
+    def _full(self) -> bool:
+        return len(self._facts) >= MAX_CRASHES
+
+    def _put(self, fact: CrashFact) -> int:
+        self._facts.append(fact)
+        return len(self._facts) - 1
+
+    def _more(self, name: str, value: Any, source: Source) -> None:
+        """Add to the last bugcheck what it does not know yet."""
+        fact = self._facts[self._open] if self._open is not None else None
+        if fact is not None and self._open is not None and name not in fact.sources:
+            known_better = replace(fact, **{name: value})
+            self._facts[self._open] = replace(
+                known_better, sources=dict(fact.sources) | {name: source}
+            )
+
+    def _assertion(self, number: int, event: DebugPrint) -> None:
+        failed = _ASSERTION.search(event.text)
+        if failed is not None and not self._full:
+            where = f" ({failed[2].strip()})" if failed[2] else ""
+            draft = CrashFact("assert", message=failed[1].strip() + where)
+            self._put(self._story.complete(draft, number, event.at))
+
+    def _bugcheck(self, number: int, event: Bugcheck) -> None:
+        name = bugchecks.name(event.code)
+        draft = CrashFact("bugcheck", code=event.code, name=name, parameters=event.parameters)
+        places: dict[str, Source] = {}
+        cause = self._facts[self._unhandled] if self._unhandled is not None else None
+        if cause is not None and self._unhandled is not None:
+            # It is the same crash: the exception told where.
+            draft = replace(draft, frames=cause.frames)
+            places["frames"] = cause.sources["frames"]
+            self._facts[self._unhandled] = None
+        self._unhandled = None
+        self._open = self._put(self._story.complete(draft, number, event.at, places))
+
+
+def crash_facts(events: Iterable[Event], file: str) -> list[CrashFact]:
+    """The crashes that a line's events tell of; see ``CrashTeller``.
+
+    Args:
+        events: in their order.
+        file: what to call the record in the facts' sources.
+    """
+    teller = CrashTeller(file)
+    for event in events:
+        teller.hear(event)
+    return teller.facts()
 
 
 _BREAKS = (STATUS_BREAKPOINT, STATUS_SINGLE_STEP)
-
-
-def _assertion(story: _Story, number: int, event: DebugPrint) -> list[CrashFact]:
-    failed = _ASSERTION.search(event.text)
-    if failed is None:
-        return []
-    where = f" ({failed[2].strip()})" if failed[2] else ""
-    draft = CrashFact("assert", message=failed[1].strip() + where)
-    return [story.complete(draft, number, event.at)]
-
-
-def _bugcheck(story: _Story, number: int, event: Bugcheck, following: Sequence[Event]) -> CrashFact:
-    """The fact of a bugcheck; the guest tells part of it only afterwards."""
-    draft = CrashFact("bugcheck", code=event.code, parameters=event.parameters)
-    places: dict[str, Source] = {}
-    if story.unhandled is not None:
-        draft = replace(draft, frames=story.unhandled.frames)
-        places["frames"] = story.unhandled.sources["frames"]
-    for later, other in enumerate(following, number + 1):
-        if isinstance(other, Bugcheck | GoingDown):
-            break
-        if isinstance(other, DebugPrint) and (blame := _BLAME.search(other.text)):
-            driver = (blame[1] or blame[2]).lower().removesuffix(".sys")
-            draft = replace(draft, module=driver)
-            places["module"] = story.source(later)
-        elif isinstance(other, System):
-            story.tell_system(later, other)
-        elif isinstance(other, Stop) and other.registers and not draft.registers:
-            draft = replace(draft, registers=other.registers)
-            places["registers"] = story.source(later)
-    return story.complete(draft, number, event.at, places)
 
 
 def _exception(story: _Story, number: int, event: Stop) -> CrashFact:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
+import random
 import socket
 import threading
 import time
@@ -18,6 +20,7 @@ from lab.crash.kd import events as kd
 from lab.crash.kd import log
 from lab.crash.kd.listener import KdListener, Manners
 from lab.crash.kd.packets import FIRST_ID, SYNC, Packet, Type, encode
+from lab.crash.kd.report import MAX_CRASHES, crash_facts
 from lab.crash.kd.stream import SerialStream, open_serial
 
 D1 = (0x0000001C, 0x00000002, 0x00000001, 0xF7A3C1B2)
@@ -345,6 +348,38 @@ def test_a_cut_record_is_read_up_to_the_cut(tmp_path):
         path.write_bytes(raw)
         with pytest.raises(UsageError):
             log.read(path)
+
+
+def test_a_damaged_record_never_escapes(tmp_path):
+    path = tmp_path / "kd.jsonl"
+    with path.open("w") as file:
+        sink = log.JsonLog(file)
+        for event in (
+            kd.ModuleLoad(1.0, "C:\\xenvbd.sys", 0xF7A3C000, 0x8000, 1, unloaded=False),
+            kd.DebugPrint(2.0, "*** Assertion failed: x\n", 0),
+            kd.System(2.5, 3790, wide=False),
+            kd.Bugcheck(3.0, 0xD1, D1, "print"),
+            kd.Stop(4.0, 0x80000003, PC, (0,), True, PC, 0, False, {"eax": 3}),
+            kd.Closed(5.0),
+        ):
+            sink(event)
+    whole = path.read_bytes()
+    chance = random.Random(7)  # noqa: S311
+    for _ in range(200):
+        raw = bytearray(whole[: chance.randrange(len(whole))] if chance.random() < 0.3 else whole)
+        for _ in range(chance.randrange(4) if raw else 0):
+            raw[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
+        path.write_bytes(bytes(raw))
+        with contextlib.suppress(UsageError):
+            log.read(path)
+
+
+def test_a_record_of_too_many_crashes_is_cut():
+    facts = crash_facts(
+        (kd.Bugcheck(1.0, 0xD1, (number,) * 4, "print") for number in range(2000)), "x"
+    )
+    assert len(facts) == MAX_CRASHES
+    assert facts[0].notes == (f"only the first {MAX_CRASHES} crashes of the record",)
 
 
 def test_a_serial_port_is_a_socket_or_a_terminal(tmp_path):

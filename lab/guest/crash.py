@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lab.core.deadline import Deadline, NotYet, wait_for
-from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed
+from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed, LabBroken
 from lab.guest.channel import Channel
 from lab.guest.errors import GuestSilent
 from lab.xen.domain import Domain
@@ -70,6 +70,8 @@ class CrashMonitor:
         patterns: regular expressions; a serial line that matches one means a crash.
         vbd_states: XenbusStates of the guest's block devices by name, in words, to be shown
             with a silent guest; absent when nobody can tell.
+        cut_off: asked about a silent guest in a running domain: says how the way to it is cut,
+            or nothing if it is not, as far as anybody knows.
         silence_s: seconds of unanswered requests after which a running guest counts as
             crashed, once something else has failed already.
         grace_s: seconds ``guard`` may look for a crash after a failure: a call trace takes
@@ -87,6 +89,7 @@ class CrashMonitor:
         patterns: Sequence[str],
         *,
         vbd_states: Callable[[Deadline], Mapping[str, str]] | None = None,
+        cut_off: Callable[[Deadline], str] | None = None,
         silence_s: float = 30.0,
         grace_s: float = 60.0,
         known: tuple[int, int] | None = None,
@@ -97,6 +100,7 @@ class CrashMonitor:
         self._serial_log = serial_log
         self._patterns = [re.compile(pattern) for pattern in patterns]
         self._vbd_states = vbd_states
+        self._cut_off = cut_off
         self._silence_s = silence_s
         self._grace_s = grace_s
         self._domid: int | None = known[0] if known else None
@@ -120,6 +124,11 @@ class CrashMonitor:
         """The guest was ended on purpose: until the next ``mark`` nothing counts as a crash."""
         self._retired = True
 
+    @property
+    def retired(self) -> bool:
+        """Whether the guest was ended on purpose."""
+        return self._retired
+
     def check(self, deadline: Deadline) -> CrashReport | None:
         """Whether the guest has crashed since ``mark``; None when it has not.
 
@@ -127,7 +136,7 @@ class CrashMonitor:
         about a silent guest may take a while beyond the deadline.
 
         Raises:
-            LabBroken, DeadlineExpired: dom0 cannot be asked.
+            LabBroken, DeadlineExpired: dom0 cannot be asked, or the way to the guest is cut.
         """
         if self._retired:
             return None
@@ -255,6 +264,8 @@ class CrashMonitor:
             return None
         if found.state[2:3] == "p":
             return None
+        if self._cut_off is not None and (cut := self._cut_off(deadline)):
+            raise LabBroken(cut)
         evidence = [*last_words, shown, f"WinRM silent for {waited_s:.0f} s"]
         if self._vbd_states is not None:
             states = self._vbd_states(deadline)

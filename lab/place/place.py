@@ -21,8 +21,10 @@ from lab.guest.channel import Channel
 from lab.guest.crash import CrashMonitor
 from lab.guest.guest import Guest
 from lab.images.boot import GuestBoot, HostBoot
+from lab.place import health
 from lab.place.core import core_size
 from lab.place.hardware import EXCHANGE_IN_DOM0, GUEST_DISK_IN_DOM0
+from lab.place.health import Health
 from lab.qemu.machine import Machine
 from lab.xen.dom0 import Dom0
 from lab.xen.domain import Domain
@@ -35,19 +37,6 @@ from lab.xen.xm import XmToolstack
 
 #: The volume group that people's attach commands name.
 VOLUME_GROUP = "vg00"
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """Whether the lab's own parts work; the driver has no say in it.
-
-    Attributes:
-        ok: they do.
-        cause: one line saying what is broken; empty when ``ok``.
-    """
-
-    ok: bool
-    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +198,7 @@ class Place:
             self.guest_serial,
             self.profile.crash_patterns,
             vbd_states=self._vbd_states,
+            cut_off=self._cut_off,
             silence_s=self.deadlines.crash,
             grace_s=self.deadlines.crash,
             known=(self.domain.domid, self._serial_bytes),
@@ -298,17 +288,49 @@ class Place:
                 yield chunk
 
     def health(self, deadline: Deadline) -> Health:
-        """Whether QEMU runs and dom0 answers. The guest may be dead: that is not asked."""
-        if dead := self.machine.why_dead():
-            return Health(False, dead)
-        try:
-            self.connect(deadline)
-            self.dom0.run("true", deadline, check=True)
-        except DeadlineExpired as error:
-            return Health(False, f"dom0 does not answer: {error.message}")
-        except PvlabError as error:
-            return Health(False, self.machine.why_dead() or error.message)
-        return Health(True)
+        """Whether the lab's parts work; see ``lab.place.health``.
+
+        The guest may be dead, but its domain may not have been ended by anybody but itself and
+        a test that said so (``CrashMonitor.retire``).
+        """
+        cause = health.of_machine(self.machine)
+        if not cause:
+            try:
+                self.connect(deadline)
+                cause = health.of_dom0(
+                    self.dom0,
+                    domain=self.access.domain,
+                    listing=self.toolstack.command("list", self.access.domain),
+                    disks=(GUEST_DISK_IN_DOM0, EXCHANGE_IN_DOM0),
+                    guest_type=self.access.guest.guest_type,
+                    ended_on_purpose="guest" in self.__dict__ and self.guest.crash.retired,
+                    deadline=deadline,
+                )
+            except DeadlineExpired as error:
+                # What silenced dom0 may show only now.
+                cause = health.of_machine(self.machine) or f"dom0 does not answer: {error.message}"
+            except PvlabError as error:
+                cause = health.of_machine(self.machine) or error.message
+        return Health(not cause, cause)
+
+    def check(self, deadline: Deadline) -> None:
+        """For those who wait for something inside: nothing comes of a broken place.
+
+        Raises:
+            LabBroken: it is broken, and how.
+        """
+        if cause := self.health(deadline).cause:
+            raise LabBroken(f"the place broke: {cause}")
+
+    def _cut_off(self, deadline: Deadline) -> str:
+        """Why a silent guest may be alive: how the way to it is cut, or empty."""
+        host = self.access.host
+        return health.of_way(
+            self.dom0,
+            self.machine.ports["winrm"],
+            (host.guest_address, self.profile.winrm.port),
+            deadline,
+        )
 
     def close(self) -> None:
         """Let go of everything; may be called twice, never raises."""

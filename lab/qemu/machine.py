@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -301,6 +302,30 @@ class Machine:
         words = self._last_words()
         return f"QEMU (pid {self._process.pid}) ended with {how}" + (f": {words}" if words else "")
 
+    def why_stopped(self, deadline: Deadline) -> str:
+        """One line about why a living process does not run its machine; empty when it does.
+
+        Args:
+            deadline: for the monitor, which a place of ``pvlab up`` does not have.
+        """
+        if process_state(self.pid) in ("T", "t"):
+            return f"QEMU (pid {self.pid}) was stopped by a signal"
+        if self._monitor is None:
+            return ""
+        try:
+            status = self._monitor.execute("query-status", deadline=deadline)["status"]
+        except LabBroken as error:
+            return self.why_dead() or error.message
+        if status == "running":
+            return ""
+        if status == "io-error":
+            room = shutil.disk_usage(self.scratch).free >> 20
+            return (
+                f"QEMU (pid {self.pid}) stopped the machine, one of its disks could not be "
+                f"written: {room} MiB are free in {self.scratch}"
+            )
+        return f"QEMU (pid {self.pid}) does not run the machine: {status}"
+
     def check_alive(self) -> None:
         """For those who wait for something inside: nothing comes of a dead machine.
 
@@ -468,6 +493,14 @@ def started_at(pid: int) -> str:
     # The second field, the program's name, may itself hold spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def process_state(pid: int) -> str:
+    """State of a process, a letter (proc(5), /proc/pid/stat field 3); empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def connect_unix(folder: Path, name: str) -> socket.socket:

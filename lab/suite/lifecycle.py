@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed
@@ -11,6 +12,12 @@ from lab.xen.domain import Domain
 
 IMAGE = "/var/lib/pvlab/saved"
 """Where a saved guest is, in dom0."""
+
+# How often the place is looked at while its guest is awaited, in s: dom0 needs a second or two
+# for an answer when it is emulated.
+_LOOK_SECONDS = 20.0
+
+T = TypeVar("T")
 
 
 def reboot(place: Place, deadline: Deadline) -> None:
@@ -48,7 +55,7 @@ def power_off(place: Place, deadline: Deadline) -> None:
             raise NotYet(f"state {found.state}")
 
     try:
-        wait_for("the guest to stop", off, deadline, interval=0.5)
+        wait_for("the guest to stop", _watched(place, off, deadline), deadline, interval=0.5)
     except DeadlineExpired as error:
         raise DriverFailure(f"the guest was told to shut down: {error.message}") from error
 
@@ -106,12 +113,31 @@ def migrate(place: Place, deadline: Deadline) -> None:
 def _await_guest(place: Place, what: str, back: Callable[[], Domain], deadline: Deadline) -> None:
     place.guest.channel.close(Deadline(0.0))
     try:
+        back = _watched(place, back, deadline)
         place.domain = wait_for(f"{what}: its domain", back, deadline, interval=0.5)
-        wait_for(f"{what}: an answer", lambda: _answers(place, deadline), deadline, interval=0.5)
+        answers = _watched(place, lambda: _answers(place, deadline), deadline)
+        wait_for(f"{what}: an answer", answers, deadline, interval=0.5)
     except DeadlineExpired as error:
         raise DriverFailure(f"{error.message}") from error
     # What the guest printed on its way here belongs to the restart.
     place.guest.crash.mark(deadline)
+
+
+def _watched(place: Place, probe: Callable[[], T], deadline: Deadline) -> Callable[[], T]:
+    """A probe that gives up when the place breaks: nobody restarts a guest in it."""
+    next_look = Deadline(_LOOK_SECONDS)
+
+    def watched() -> T:
+        nonlocal next_look
+        try:
+            return probe()
+        except NotYet:
+            if next_look.expired:
+                place.check(deadline)
+                next_look = Deadline(_LOOK_SECONDS)
+            raise
+
+    return watched
 
 
 def _answers(place: Place, deadline: Deadline) -> None:

@@ -153,6 +153,37 @@ def test_a_domain_that_is_gone(
     assert report.kind is CrashKind.GONE
 
 
+@pytest.mark.parametrize(
+    ("state", "blames"), [("-b----", True), ("r-----", True), ("--p---", False), ("---sr-", False)]
+)
+def test_a_way_that_is_cut_is_not_the_guest_s_silence(
+    toolstack: Toolstack,
+    serial: Serial,
+    channel: Channel,
+    server: WsmanServer,
+    deadline: Deadline,
+    state: str,
+    blames: bool,
+) -> None:
+    monitor = CrashMonitor(
+        toolstack, "virtdemo", channel, serial, PATTERNS,
+        cut_off=lambda deadline: "the way is cut", silence_s=0.3, grace_s=2.0,
+    )  # fmt: skip
+    channel.wait_ready(deadline)
+    monitor.mark(deadline)
+    silence(server)
+    toolstack.becomes(state)
+    if not blames:
+        monitor.check(deadline)
+        return
+    with pytest.raises(LabBroken, match="the way is cut"):
+        monitor.check(deadline)
+    # The guard passes it on in place of the silence.
+    silent = GuestSilent("virtdemo", "an answer", "nothing")
+    with pytest.raises(LabBroken, match="the way is cut"), monitor.guard("attach", deadline):
+        raise silent
+
+
 def test_a_paused_guest_is_no_crash(
     monitor: CrashMonitor, toolstack: Toolstack, server: WsmanServer, deadline: Deadline
 ) -> None:

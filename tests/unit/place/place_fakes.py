@@ -112,6 +112,7 @@ class FakeMachine:
         self.exchange = scratch / "exchange.raw"
         self.ports = {"ssh": 10022, "winrm": 15985}
         self.dead = "QEMU was not started"
+        self.held = ""
         self.stops: list[float] = []
         self.resumed = 0
         self.released = 0
@@ -129,6 +130,9 @@ class FakeMachine:
 
     def why_dead(self) -> str:
         return self.dead
+
+    def why_stopped(self, deadline: Deadline) -> str:
+        return self.held
 
     def check_alive(self) -> None:
         if self.dead:
@@ -174,6 +178,7 @@ class FakeDom0:
     stdout: str = "123\n"
     commands: list[str] = field(default_factory=list)
     stdin: dict[str, bytes] = field(default_factory=dict)
+    sent: list[tuple[str, bytes]] = field(default_factory=list)
     put_files: dict[str, Path] = field(default_factory=dict)
     closed: int = 0
 
@@ -189,6 +194,7 @@ class FakeDom0:
         self.commands.append(command)
         if stdin is not None:
             self.stdin[command] = stdin
+            self.sent.append((command, stdin))
         if error := self.fails(command):
             raise error
         return CommandResult(command, 0, self.stdout, "", 0.1, "dom0")

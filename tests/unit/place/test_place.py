@@ -115,13 +115,20 @@ def test_password_is_not_in_messages(world: World):
 
 
 def test_healthy(world: World):
+    world.dom0.stdout = "asking: its processes\nfine\n"
     assert world.place().health(soon()) == Health(True, "")
-    assert world.dom0.commands == ["true"]
+    assert world.dom0.commands == ["sh -s"]
 
 
 def test_dead_machine(world: World):
     world.machine.dead = "QEMU (pid 7) ended with signal SIGKILL"
     assert world.place().health(soon()) == Health(False, "QEMU (pid 7) ended with signal SIGKILL")
+    assert world.connects == 0
+
+
+def test_machine_that_is_held(world: World):
+    world.machine.held = "QEMU (pid 7) was stopped by a signal"
+    assert world.place().health(soon()) == Health(False, "QEMU (pid 7) was stopped by a signal")
     assert world.connects == 0
 
 
@@ -146,9 +153,39 @@ def test_machine_that_dies_while_dom0_is_asked(world: World):
     assert world.place().health(soon()).cause == "QEMU (pid 7) ended with signal SIGSEGV"
 
 
+def test_dom0_that_panics_while_it_is_asked(world: World):
+    def fails(command: str) -> PvlabError:
+        world.machine.serial_log.write_text("(XEN) Hardware Dom0 crashed: 'noreboot' set\n")
+        return DeadlineExpired("an answer", "nothing", 5.0)
+
+    world.dom0.fails = fails
+    cause = world.place().health(soon()).cause
+    assert cause == "dom0 or Xen ended: (XEN) Hardware Dom0 crashed: 'noreboot' set"
+
+
+def test_dom0_says_what_is_broken(world: World):
+    world.dom0.stdout = "asking: its processes\nbroken: xenstored does not run in dom0\n"
+    place = world.place()
+    assert place.health(soon()) == Health(False, "xenstored does not run in dom0")
+    with pytest.raises(LabBroken, match="the place broke: xenstored does not run in dom0"):
+        place.check(soon())
+
+
 def test_guest_is_not_asked(world: World):
     world.channel.error = LabBroken("the guest is silent")
+    world.dom0.stdout = "fine\n"
     assert world.place().health(soon()).ok
+
+
+def test_guest_that_was_ended_on_purpose_is_not_looked_for(world: World):
+    world.dom0.stdout = "fine\n"
+    place = world.place()
+    place.health(soon())
+    place.guest.crash.retire()
+    place.health(soon())
+    first, second = (script for command, script in world.dom0.sent if command == "sh -s")
+    assert b'[ -n "1" ] || { echo fine; exit; }' in first
+    assert b'[ -n "" ] || { echo fine; exit; }' in second
 
 
 # -- the end ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ Started as ``python fake_qemu.py ORDERS QEMU-OPTIONS...``; ORDERS is JSON:
     crash    [command] it ends of by SIGSEGV
     statuses what query-migrate says in turn; the last one stays
     loading  how often query-status says inmigrate
+    status   what query-status says in any case
     stubborn ignores quit
 """
 
@@ -130,7 +131,8 @@ class FakeQemu:
         self.polls += 1
         if self.status == "inmigrate" and self.polls > self.orders.get("loading", 1):
             self.status = "paused"
-        return {"status": self.status, "running": self.status == "running"}
+        status = self.orders.get("status", self.status)
+        return {"status": status, "running": status == "running"}
 
 
 def arguments_of(arguments):

@@ -19,7 +19,15 @@ from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken
 from lab.core.paths import repo_root
 from lab.qemu.emulator import Emulator
-from lab.qemu.machine import Console, DiskSpec, Machine, MachineSpec, connect_unix, started_at
+from lab.qemu.machine import (
+    Console,
+    DiskSpec,
+    Machine,
+    MachineSpec,
+    connect_unix,
+    process_state,
+    started_at,
+)
 
 GOLDEN = Path(__file__).with_name("golden")
 FAKE = Path(__file__).with_name("fake_qemu.py")
@@ -236,6 +244,52 @@ def test_program_that_is_not_there(scratch: Path):
     detached = Machine(machine.spec, scratch, detached=True)
     with pytest.raises(LabBroken, match=r"template: cannot start QEMU: .*/no/such/qemu"):
         detached.start(soon())
+
+
+# -- alive, and yet it does not run -----------------------------------------------------
+
+
+def test_running_machine_is_not_stopped(make_machine: MachineMaker):
+    assert make_machine().start(soon()).why_stopped(soon()) == ""
+
+
+def test_machine_that_somebody_stopped(make_machine: MachineMaker):
+    machine = make_machine(silent=["query-status"]).start(soon())
+    os.kill(machine.pid, signal.SIGSTOP)
+
+    def stopped() -> str:
+        if process_state(machine.pid) != "T":
+            raise NotYet("it runs")
+        return machine.why_stopped(soon())
+
+    words = wait_for("the process to stop", stopped, soon(), interval=0.01)
+    assert words == f"QEMU (pid {machine.pid}) was stopped by a signal"
+    machine.stop(grace=0.05)
+
+
+def test_machine_without_room_for_its_disks(make_machine: MachineMaker, scratch: Path):
+    machine = make_machine(status="io-error").start(soon())
+    words = machine.why_stopped(soon())
+    assert "one of its disks could not be written: " in words
+    assert words.endswith(f"MiB are free in {scratch}")
+
+
+@pytest.mark.parametrize("status", ["paused", "internal-error"])
+def test_machine_that_is_held(make_machine: MachineMaker, status: str):
+    machine = make_machine(status=status).start(soon())
+    words = machine.why_stopped(soon())
+    assert words == f"QEMU (pid {machine.pid}) does not run the machine: {status}"
+
+
+def test_machine_whose_monitor_says_nothing(make_machine: MachineMaker):
+    machine = make_machine(silent=["query-status"]).start(soon())
+    assert "did not answer query-status" in machine.why_stopped(Deadline(0.05))
+
+
+def test_machine_that_dies_of_the_question(make_machine: MachineMaker):
+    machine = make_machine(crash=["query-status"]).start(soon())
+    words = machine.why_stopped(soon())
+    assert "SIGSEGV" in words or "monitor is gone" in words
 
 
 # -- the end, seen from outside -----------------------------------------------------------

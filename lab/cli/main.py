@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lab import __version__
-from lab.cli import crash, demo, doctor, gate, image, mutants, place, setup, tests
+from lab.cli import crash, demo, doctor, gate, image, labfaults, mutants, place, setup, tests
 from lab.cli.errors import run_guarded
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command()(gate.run)
 app.command()(gate.gate)
 app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
+app.command("lab-faults")(labfaults.lab_faults)
 app.command()(demo.demo)
 
 

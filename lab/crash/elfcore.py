@@ -28,13 +28,20 @@ _CORE = 4  # e_type: ET_CORE
 _MAX_SECTIONS = 64
 _MAX_NAMES = 4096
 _MAX_PAGES = 1 << 24
+# Xen writes the pages in order. Where it does not, the numbers are kept: those of 4 GiB.
+_MAX_UNSORTED = 1 << 20
 _MAX_VCPUS = 64
 _NOTE_HEADER = 0x2000001  # XEN_ELFNOTE_DUMPCORE_HEADER
-_PROCESSORS, _PAGE_SIZE = 1, 3  # fields of it, 64 bits each
+_MAGIC, _PROCESSORS, _PAGE_SIZE = 0, 1, 3  # fields of it, 64 bits each
+_MAGIC_HVM = 0xF00FEBEE
 
-# e_shoff, e_shentsize, e_shnum and e_shstrndx in the ELF header, then sh_offset and sh_size in
-# a section header: for 32 and 64 bits.
-_CLASSES = {1: ("<I", 0x20, 0x2E, 0x10, 0x14), 2: ("<Q", 0x28, 0x3A, 0x18, 0x20)}
+# e_shoff, e_shentsize, e_shnum and e_shstrndx in the ELF header, then sh_offset, sh_size and
+# sh_entsize in a section header: for 32 and 64 bits.
+_CLASSES = {1: ("<I", 0x20, 0x2E, 0x10, 0x14, 0x24), 2: ("<Q", 0x28, 0x3A, 0x18, 0x20, 0x38)}
+_NOTE = 7  # sh_type: SHT_NOTE
+
+# An HVM guest has no memory where the graphics card's is: numbers 0xA0 to 0xBF.
+_HOLE, _HOLE_SIZE = 0xA0, 0x20
 
 # vcpu_guest_context by its size: offsets of ebp, eip, esp and cr3, and the width of a word.
 _CONTEXTS = {
@@ -112,40 +119,58 @@ class Core:
         size = self._header(_PAGE_SIZE)
         if size not in (None, form.PAGE):
             raise UsageError(f"{file} has pages of {size} bytes, which no x86 guest has")
+        self._count = min((self.end - self.start) // form.PAGE, _MAX_PAGES)
+        self._hole = _HOLE_SIZE if self._header(_MAGIC) == _MAGIC_HVM else 0
         self._numbers, self._entry = self._index()
-        here = (self.end - self.start) // form.PAGE
-        self._count = min(self._numbers.size // self._entry, here, _MAX_PAGES)
-        self._sorted = self._is_sorted()
-        self._known = {} if self._sorted else dict(self._pairs())
+        # None while page numbers are in order and can be searched.
+        self._known: dict[int, int] | None = None
+        if self._numbers is not None and not self._is_sorted():
+            if self._count > _MAX_UNSORTED:
+                self.notes.append(f"only the first {_MAX_UNSORTED} pages are looked at")
+                self._count = _MAX_UNSORTED
+            self._known = {number: at for at, number in enumerate(self.numbers())}
 
-    def _index(self) -> tuple[_Section, int]:
+    def _index(self) -> tuple[int | None, int]:
+        """Where the numbers of the pages are, and the width of an entry."""
         # .xen_pfn: numbers of pages; .xen_p2m, for PV guests: those and the machine's.
         for name, entry in ((".xen_pfn", 8), (".xen_p2m", 16)):
-            if name in self._sections:
-                return self._sections[name], entry
-        self.notes.append("no list of page numbers: pages are taken to be in order")
-        return _Section(0, 0), 8
+            section = self._sections.get(name)
+            if section is None or section.at + section.size > self.view.size:
+                continue
+            self._count = min(self._count, section.size // entry)
+            # Of a core that was still being written, the end is zeros.
+            if any(self.view.u64(section.at + entry * one) for one in (1, self._count - 1)):
+                return section.at, entry
+        # The list comes behind the pages, so a core that is cut off has none.
+        self.notes.append("no list of page numbers: they are guessed from the order of the pages")
+        return None, 8
 
     def numbers(self) -> Iterator[int]:
         """Numbers of the guest's pages, in the order of the file."""
+        if self._numbers is None:
+            yield from range(min(self._count, _HOLE))
+            yield from range(_HOLE + self._hole, self._count + self._hole)
+            return
         step = 8192
         for first in range(0, self._count, step):
             count = min(step, self._count - first)
-            piece = self.view.take(self._numbers.at + first * self._entry, count * self._entry)
-            whole = piece[: len(piece) // self._entry * self._entry]
-            for entry in struct.iter_unpack("<Q" if self._entry == 8 else "<QQ", whole):
+            piece = self.view.take(self._numbers + first * self._entry, count * self._entry)
+            for entry in struct.iter_unpack("<Q" if self._entry == 8 else "<QQ", piece):
                 yield entry[0]
 
     def page(self, number: int) -> int | None:
         """The offset in the file of a guest's page, or None."""
-        at = self._search(number) if self._sorted else self._known.get(number)
+        at = self._search(number) if self._known is None else self._known.get(number)
         return None if at is None else self.start + at * form.PAGE
 
     def _search(self, number: int) -> int | None:
+        if self._numbers is None:
+            at = number if number < _HOLE else max(number - self._hole, 0)
+            return at if at < self._count else None
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
-            found = self.view.u64(self._numbers.at + middle * self._entry)
+            found = self.view.u64(self._numbers + middle * self._entry)
             if found == number:
                 return middle
             if found is None or found > number:
@@ -153,9 +178,6 @@ class Core:
             else:
                 low = middle + 1
         return None
-
-    def _pairs(self) -> Iterator[tuple[int, int]]:
-        return ((number, at) for at, number in enumerate(self.numbers()))
 
     def _is_sorted(self) -> bool:
         before = -1
@@ -207,7 +229,7 @@ class Core:
 
 
 def _sections(view: View) -> Iterator[tuple[str, _Section]]:
-    word, table_at, counts_at, offset_at, size_at = _CLASSES[view.take(4, 1)[0]]
+    word, table_at, counts_at, offset_at, size_at, each_at = _CLASSES[view.take(4, 1)[0]]
     width = struct.calcsize(word)
 
     def number(at: int) -> int:
@@ -215,18 +237,28 @@ def _sections(view: View) -> Iterator[tuple[str, _Section]]:
 
     table = number(table_at)
     entry, count, names_in = (view.u16(counts_at + 2 * one) or 0 for one in range(3))
-    count = min(count, _MAX_SECTIONS)
-    if entry < size_at + width or names_in >= count:
+    if entry < each_at + width:
         return
     names_at = number(table + names_in * entry + offset_at)
-    for index in range(count):
+    for index in range(min(count, _MAX_SECTIONS)):
         at = table + index * entry
-        offset = view.u32(at)
-        if offset is None:
+        offset, kind = view.u32(at), view.u32(at + 4)
+        if offset is None or kind is None:
             return
         raw = view.take(names_at + min(offset, _MAX_NAMES), 32).partition(b"\0")[0]
-        section = _Section(number(at + offset_at), number(at + size_at))
-        yield raw.decode("ascii", "replace"), section
+        # Names come last in the file: a core that is cut off has none.
+        name = raw.decode("ascii", "replace") or _name(kind, number(at + each_at))
+        yield name, _Section(number(at + offset_at), number(at + size_at))
+
+
+def _name(kind: int, each: int) -> str:
+    """A section's name, by its type and the size of its entries; empty if that tells nothing."""
+    if kind == _NOTE:
+        return ".note.Xen"
+    if each in _CONTEXTS:
+        return ".xen_prstatus"
+    # The page that the guest shares with Xen is an entry of that size, too, and comes before.
+    return {form.PAGE: ".xen_pages", 8: ".xen_pfn", 16: ".xen_p2m"}.get(each, "")
 
 
 # -- Windows ------------------------------------------------------------------------------------

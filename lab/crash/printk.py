@@ -1,8 +1,9 @@
 """The kernel log of a Linux, found in its memory without symbols.
 
-Sources: Linux, kernel/printk/printk_ringbuffer.c ("printk_ringbuffer overview", from 5.10 on: a
-ring of blocks, each a word that numbers its record, and the text) and, before that, plain text
-or text between binary headers (kernel/printk/printk.c).
+Sources: Linux, kernel/printk/printk_ringbuffer.{c,h}, from 5.10 on: a ring of blocks, each a word
+that numbers its record, and the text; beside it an array of ``struct printk_info``, which has the
+length and the time. Before 5.10 there is plain text, or text between binary headers
+(kernel/printk/printk.c).
 """
 
 from __future__ import annotations
@@ -31,8 +32,17 @@ _FEW = 5
 _WINDOW = 64 << 10
 _TEXT = re.compile(rb"[\t\n\x20-\x7e\x80-\xff]*")
 _PRINTABLE = re.compile(rb"[\t\x20-\x7e]{4,4096}")
-# The record numbers of the state are shorter than a word by two bits of flags.
+# A record's number shares its word with two bits of flags (DESC_FLAGS_SHIFT).
 _FLAG_BITS = 2
+
+# struct printk_info: seq (64 bits), ts_nsec (64), text_len (16), facility, flags and level,
+# caller_id (32), and dev_info of 64 bytes.
+_INFO_SIZE, _INFO_TIME, _INFO_LENGTH = 88, 8, 16
+# The array has a power of two of them: CONFIG_LOG_BUF_SHIFT (12 to 25) less PRB_AVGBITS (5),
+# or what log_buf_len= asks for.
+_INFO_SHIFTS = range(7, 21)
+_MOST_SEQUENCE = 10_000_000
+_MOST_GUESSES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +108,28 @@ def _records(view: View, hit: int, width: int, start: int, end: int) -> Log | No
         following = _forward(view, block, number, width, mask, end)
         if len(following) < 2 and not _backward(view, block, number, width, mask, start, 1):
             continue
-        blocks = [*_backward(view, block, number, width, mask, start, MAX_LINES), *following]
-        return Log(blocks[0], tuple(_lines(_texts(view, blocks, width))), whole=True)
+        earlier = _backward(view, block, number, width, mask, start, MAX_LINES)
+        blocks = [*earlier, *following]
+        ring = _Ring(blocks, number - len(earlier) & mask, width, mask)
+        return Log(blocks[0], tuple(_lines(_texts(view, ring, start, end))), whole=True)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """Blocks of records that follow each other.
+
+    Attributes:
+        blocks: their offsets in the file.
+        first: number of the first record.
+        width: bytes of a word.
+        mask: of a number.
+    """
+
+    blocks: Sequence[int]
+    first: int
+    width: int
+    mask: int
 
 
 def _starts(view: View, hit: int, width: int) -> Iterator[int]:
@@ -157,11 +186,70 @@ def _aligned_find(piece: bytes, wanted: bytes, width: int, *, last: bool = False
     return None
 
 
-def _texts(view: View, blocks: Sequence[int], width: int) -> Iterator[str]:
-    ends = (*blocks[1:], blocks[-1] + MAX_RECORD)
-    for block, end in zip(blocks, ends, strict=True):
-        found = _TEXT.match(view.take(block + width, min(end - block - width, MAX_RECORD)))
-        yield from found[0].decode("utf-8", "replace").split("\n") if found else ()
+def _texts(view: View, ring: _Ring, start: int, end: int) -> Iterator[str]:
+    infos = _infos(view, ring, start, end)
+    ends = (*ring.blocks[1:], ring.blocks[-1] + MAX_RECORD)
+    for at, (block, limit) in enumerate(zip(ring.blocks, ends, strict=True)):
+        room = min(limit - block - ring.width, MAX_RECORD)
+        stamp = ""
+        if infos is not None:
+            info = infos.place(ring.first + at)
+            length, time = view.u16(info + _INFO_LENGTH), view.u64(info + _INFO_TIME)
+            if view.u64(info) == infos.sequence(ring.first + at) and length is not None:
+                room = min(room, length)
+                stamp = f"[{(time or 0) // 10**9:5}.{(time or 0) // 1000 % 10**6:06}] "
+        found = _TEXT.match(view.take(block + ring.width, room))
+        text = found[0].decode("utf-8", "replace") if found else ""
+        yield from (stamp + line for line in (text if stamp else _untrimmed(text)).split("\n"))
+
+
+def _untrimmed(text: str) -> str:
+    """A record's text without what its level, two characters, left behind it when it was cut off
+    (printk_sprint)."""
+    line, newline, _ = text.partition("\n")
+    return line[:-2] if newline and line[-2:] == line[-4:-2] else text
+
+
+@dataclass(frozen=True, slots=True)
+class _Infos:
+    """The array of printk_info.
+
+    Attributes:
+        at: offset in the file.
+        shift: it has 2 to the power of this many entries.
+        mask: of a record's number.
+    """
+
+    at: int
+    shift: int
+    mask: int
+
+    def place(self, number: int) -> int:
+        """Where the entry of a record is."""
+        return self.at + (number & (1 << self.shift) - 1) * _INFO_SIZE
+
+    def sequence(self, number: int) -> int:
+        """The sequence number of a record: the first has the number DESC0_ID + 1."""
+        return number + (1 << self.shift) & self.mask
+
+
+def _infos(view: View, ring: _Ring, start: int, end: int) -> _Infos | None:
+    """The array that belongs to a ring, found by sequence numbers at its stride."""
+    number = ring.first + len(ring.blocks) // 2
+    for shift in _INFO_SHIFTS:
+        infos = _Infos(0, shift, ring.mask)
+        sequence = infos.sequence(number)
+        if not 1 < sequence < _MOST_SEQUENCE:
+            continue
+        at = start - 1
+        for _ in range(_MOST_GUESSES):
+            at = view.find(sequence.to_bytes(8, "little"), at + 1, end)
+            if at < 0:
+                break
+            around = (view.u64(at - _INFO_SIZE), view.u64(at + _INFO_SIZE))
+            if around == (sequence - 1, sequence + 1):
+                return _Infos(at - infos.place(number), shift, ring.mask)
+    return None
 
 
 def _around(view: View, hit: int, start: int, end: int) -> Log:

@@ -52,8 +52,8 @@ def xen_core(
 ) -> bytes:
     """An ELF core as `xl dump-core` writes it of an HVM guest with one processor.
 
-    Layout: Xen, docs/misc/dump-core-format.txt; vcpu_guest_context of x86_64, xen/include/
-    public/arch-x86/xen.h.
+    Layout: a core that Xen 4.17 wrote; Xen, docs/misc/dump-core-format.txt; vcpu_guest_context
+    of x86_64, xen/include/public/arch-x86/xen.h.
 
     Args:
         image: the guest's memory.
@@ -69,34 +69,31 @@ def xen_core(
     header = struct.pack("<4Q", 0xF00FEBEE, 1, len(numbers), 4096)
     notes = struct.pack("<III4s", 4, 0, 0x2000000, b"Xen\0")
     notes += struct.pack("<III4s", 4, len(header), 0x2000001, b"Xen\0") + header
-    names = b"\0.shstrtab\0.note.Xen\0.xen_prstatus\0.xen_pfn\0.xen_pages\0"
+    names = b"\0.shstrtab\0.note.Xen\0.xen_prstatus\0.xen_shared_info\0.xen_pages\0.xen_pfn\0"
+    # Name, type, contents, alignment, bytes of an entry; in the order of their contents.
     contents = [
-        (b".shstrtab", 3, names, 1),
-        (b".note.Xen", 7, notes, 4),
-        (b".xen_prstatus", 1, bytes(context), 8),
-        (b".xen_pfn", 1, b"".join(struct.pack("<Q", one) for one in numbers), 8),
-        (b".xen_pages", 1, b"".join(bytes(image.pages[one]) for one in numbers), 4096),
+        (b".note.Xen", 7, notes, 1, 0),
+        (b".xen_prstatus", 1, bytes(context), 8, len(context)),
+        (b".xen_shared_info", 1, bytes(4096), 8, 4096),
+        (b".xen_pages", 1, b"".join(bytes(image.pages[one]) for one in numbers), 4096, 4096),
+        (b".xen_pfn", 1, b"".join(struct.pack("<Q", one) for one in numbers), 8, 8),
+        (b".shstrtab", 3, names, 1, 0),
     ]
     body = b""
-    sections = bytes(64)
+    sections = []
     at = 64 + 64 * (len(contents) + 1)
-    for name, kind, data, align in contents:
-        pad = -(at + len(body)) % align
-        body += bytes(pad)
-        sections += struct.pack(
-            "<IIQQQQIIQQ",
-            names.index(name),
-            kind,
-            0,
-            0,
-            at + len(body),
-            len(data),
-            0,
-            0,
-            align,
-            len(data) // len(numbers) if name.startswith(b".xen_p") else 0,
+    for name, kind, data, align, each in contents:
+        body += bytes(-(at + len(body)) % align)
+        place = at + len(body)
+        sections.append(
+            struct.pack(
+                "<IIQQQQIIQQ",
+                *(names.index(name), kind, 0, 0, place, len(data), 0, 0, align, each),
+            )
         )
         body += data
+    # The names' section comes first in the table.
+    table = bytes(64) + sections.pop() + b"".join(sections)
     elf = struct.pack(
         "<16sHHIQQQIHHHHHH",
         b"\x7fELF\x02\x01\x01".ljust(16, b"\0"),
@@ -114,4 +111,70 @@ def xen_core(
         len(contents) + 1,
         1,
     )
-    return elf + sections + body
+    return elf + table + body
+
+
+# Words of a real oops, and what a stand-in prints around it.
+LINUX_LINES = (
+    "Linux version 6.1.0-50-686-pae (debian-kernel@lists.debian.org) #1 SMP",
+    "xen_netfront: Initialising Xen virtual ethernet driver",
+    "vbd vbd-5632: blkfront:blkback_changed to state 4.",
+    " xvdc: xvdc1 xvdc2",
+    "BUG: kernel NULL pointer dereference, address: 00000004",
+    "#PF: supervisor write access in kernel mode",
+    "Oops: 0002 [#1] PREEMPT SMP",
+    "CPU: 0 PID: 45 Comm: xenwatch Tainted: G           OE      6.1.0-50-686-pae #1",
+    "EIP: blkfront_probe+0x1f/0x3a0 [xen_blkfront]",
+    "EAX: 00000000 EBX: c2a5d000 ECX: 00000000 EDX: c1a2b3c4",
+    "Call Trace:",
+    " xenbus_dev_probe+0x93/0x140",
+    " really_probe+0xc1/0x320",
+    "Kernel panic - not syncing: Fatal exception",
+)
+
+
+def printk_ring(
+    lines: tuple[str, ...] = LINUX_LINES,
+    *,
+    width: int = 4,
+    shift: int = 8,
+    first: int = 0,
+    infos: bool = True,
+) -> bytes:
+    """Memory with a kernel log in it: the ring of texts, and the array of printk_info.
+
+    Layout: Linux 6.1, kernel/printk/printk_ringbuffer.h. As there, what a level before the
+    text leaves behind it stays in the block.
+
+    Args:
+        lines: one a record, a third of a second apart.
+        width: bytes of a word.
+        shift: the array has two to the power of this many entries.
+        first: sequence number of the first record.
+        infos: whether the array is there.
+    """
+    mask = (1 << 8 * width - 2) - 1
+    ring = b""
+    array = bytearray(88 << shift)
+    for at, line in enumerate(lines):
+        text = line.encode()
+        raw = text + text[-2:] + b"\n\0"
+        number = first + at - (1 << shift) & mask
+        ring += number.to_bytes(width, "little") + raw + bytes(-len(raw) % width)
+        nanoseconds = at * 333_333_333
+        struct.pack_into(
+            "<QQHBBI", array, (number & (1 << shift) - 1) * 88, first + at, nanoseconds, len(text),
+            0, 6, 0,
+        )  # fmt: skip
+    # The format string that every kernel has; it is no log.
+    rodata = b"\x010Kernel panic - not syncing: %s\n\0".ljust(4096, b"\0")
+    return rodata + ring.ljust(8192, b"\0") + (bytes(array) if infos else b"")
+
+
+def image_of(memory: bytes) -> Image:
+    """Physical memory that holds some bytes from its second page on."""
+    pages = {
+        1 + at // 4096: bytearray(memory[at : at + 4096].ljust(4096, b"\0"))
+        for at in range(0, len(memory), 4096)
+    }
+    return Image(pages=pages)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import email
 import email.message
-import gzip
 import importlib
 import os
 import re
@@ -21,13 +20,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO
 
 from lab.core.errors import UsageError
 from lab.crash import (
     bluescreenview,
     dbgview_log,
     dump,
+    elfcore,
     eventlog,
     labrun,
     mail,
@@ -71,7 +71,7 @@ _FIRST_HEADER = re.compile(r"(?:From \S|[A-Za-z][A-Za-z-]{1,40}: ?\S)")
 _TAG = re.compile(r"<(?:script|style)\b.{0,100000}?</(?:script|style)>|<[^>]{0,2000}>", re.S | re.I)
 _BREAK = re.compile(r"<(?:br|/p|/div|/tr|/li)\b[^>]{0,200}>", re.IGNORECASE)
 
-WHOLE_READERS: tuple[ModuleType, ...] = (dump, screen, kd_log, labrun)
+WHOLE_READERS: tuple[ModuleType, ...] = (dump, elfcore, screen, kd_log, labrun)
 """Readers of files that are of one kind from their first bytes on."""
 
 TEXT_READERS: tuple[ModuleType, ...] = (bluescreenview, windbg, eventlog, xenlog, oops)
@@ -290,9 +290,8 @@ class _Reading:
         note = ""
         with path.open("rb") as packed, target.open("wb") as out:
             try:
-                _copy(_zstd(packed) if zstd else gzip.GzipFile(fileobj=packed), out, label)
-            except (OSError, EOFError, zlib.error) as error:
-                # gzip's own errors are OSErrors too.
+                _copy(_unzstd(packed) if zstd else _gunzip(packed), out, label)
+            except (EOFError, zlib.error) as error:
                 note = f"truncated: the compressed file is damaged: {error}"
             except _zstd_error() as error:
                 note = f"truncated: the compressed file is damaged: {error}"
@@ -343,9 +342,9 @@ def _recognised(path: Path) -> list[ModuleType]:
     return found
 
 
-def _copy(source: Any, out: IO[bytes], label: str) -> None:
+def _copy(source: Iterator[bytes], out: IO[bytes], label: str) -> None:
     size = stored = 0
-    while chunk := source.read(BLOCK):
+    for chunk in source:
         size += len(chunk)
         if size > MAX_UNPACKED:
             raise UsageError(f"{label}: unpacks to more than {MAX_UNPACKED >> 30} GiB")
@@ -359,24 +358,48 @@ def _copy(source: Any, out: IO[bytes], label: str) -> None:
         out.write(chunk)
 
 
-def _zstd(packed: IO[bytes]) -> Any:
-    """A reader of zstd, from the standard library (Python 3.14 on) or from a package.
+def _gunzip(packed: IO[bytes]) -> Iterator[bytes]:
+    """Unpack gzip, member after member. The gzip module gives nothing of a cut-off file.
+
+    Raises:
+        EOFError: it ends too early.
+        zlib.error: it is damaged.
+    """
+    # zlib.h, inflateInit2: a window of 32 KiB (15) plus 16 for a gzip header and trailer.
+    stream = zlib.decompressobj(15 + 16)
+    raw = b""
+    while raw or (raw := packed.read(HEAD)):
+        if stream.eof:
+            # What pads the last member to a block of tape or disk is no member.
+            raw = raw.lstrip(b"\0")
+            if raw:
+                stream = zlib.decompressobj(15 + 16)
+        if raw and (chunk := stream.decompress(raw, BLOCK)):
+            yield chunk
+        raw = stream.unused_data if stream.eof else stream.unconsumed_tail
+    if not stream.eof:
+        raise EOFError("it ends too early")
+
+
+def _unzstd(packed: IO[bytes]) -> Iterator[bytes]:
+    """Unpack zstd, with the standard library (Python 3.14 on) or a package.
 
     Raises:
         UsageError: there is neither.
     """
     try:
-        return importlib.import_module("compression.zstd").ZstdFile(packed)
+        reader = importlib.import_module("compression.zstd").ZstdFile(packed)
     except ImportError:
-        pass
-    try:
-        package = importlib.import_module("zstandard")
-    except ImportError:
-        raise UsageError(
-            "a file compressed with zstd needs the Python package zstandard",
-            hint="pip install zstandard, or unpack the file first",
-        ) from None
-    return package.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+        try:
+            package = importlib.import_module("zstandard")
+        except ImportError:
+            raise UsageError(
+                "a file compressed with zstd needs the Python package zstandard",
+                hint="pip install zstandard, or unpack the file first",
+            ) from None
+        reader = package.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+    while chunk := reader.read(BLOCK):
+        yield chunk
 
 
 def _zstd_error() -> tuple[type[Exception], ...]:

@@ -260,6 +260,7 @@ class _Worker:
         self._link = Link(resend_s=manners.resend_s, stall_s=manners.stall_s)
         self._output = bytearray()
         self._received: deque[Received] = deque()
+        self._stray = bytearray()
         self._tail = ""
         self._told: tuple[int, tuple[int, ...]] | None = None
         self._halted: ExceptionChange | None = None
@@ -288,6 +289,7 @@ class _Worker:
         """Let what was begun reach the guest: it may wait for it."""
         while (self._output or not self._link.idle) and not (deadline.expired or self.closed):
             self._pump(deadline.remaining)
+        self._tell_stray(len(self._stray))
 
     def obey(self, word: str) -> None:
         """Do what the listener's owner wants."""
@@ -315,6 +317,7 @@ class _Worker:
             data = self._stream.read()
             if data is None:
                 self.closed = True
+                self._tell_stray(len(self._stray))
                 self._tell(Closed(time.time()))
                 return
             self._received += self._link.feed(data, now)
@@ -322,17 +325,24 @@ class _Worker:
 
     def _deal(self, item: Received) -> None:
         if isinstance(item, Noise):
-            for at in range(0, len(item.data), _STRAY):
-                part = item.data[at : at + _STRAY]
-                text = "".join(re.findall(r"[\t\n\r -~]+", part.decode("latin-1")))
-                self._tell(Stray(time.time(), text, len(part)))
+            self._stray += item.data
+            while (end := self._stray.find(b"\n") + 1) or len(self._stray) > _STRAY:
+                self._tell_stray(min(end or _STRAY, _STRAY))
         elif isinstance(item, Delivery):
+            self._tell_stray(len(self._stray))
             try:
                 self._deal_packet(item)
             except BadMessage as error:
                 self._tell(Lost(time.time(), f"{item.packet.type.name}: {error}"))
         else:
             self._tell(Lost(time.time(), item.reason))
+
+    def _tell_stray(self, size: int) -> None:
+        part = self._stray[:size]
+        del self._stray[:size]
+        if part:
+            text = "".join(re.findall(r"[\t\n\r -~]+", part.decode("latin-1")))
+            self._tell(Stray(time.time(), text, len(part)))
 
     def _deal_packet(self, item: Delivery) -> None:
         packet = item.packet

@@ -248,9 +248,15 @@ def test_break_in_is_one_byte():
 
 def test_boot_messages_on_the_same_port_are_kept():
     with listening() as (listener, peer):
-        os.write(peer.fd, b"SeaBIOS (version 1.16)\r\n")
+        os.write(peer.fd, b"SeaBIOS (vers")
+        os.write(peer.fd, b"ion 1.16)\r\nBooting\x00\xff i 00")
         peer.print("kernel\n")
-        assert "".join(event.text for event in of(listener, kd.Stray)).startswith("SeaB")
+        assert [event.text for event in of(listener, kd.Stray)] == [
+            "SeaBIOS (version 1.16)\r\n",
+            "Booting i 00",
+        ]
+        os.write(peer.fd, b"x" * 5000 + b"\n")
+        listener.wait_for(kd.Stray, soon(), where=lambda event: event.text.endswith("x\n"))
 
 
 def test_a_message_too_short_is_told_and_survived():

@@ -30,7 +30,7 @@ HEIGHTS = (16, 14, 13, 12, 11, 10, 9, 8)
 FONT_VARIABLE = "PVLAB_SCREEN_FONT"
 """Environment variable with files to search for fonts, before the usual ones."""
 
-MAX_FILE = 1 << 20
+MAX_FILE = 256 << 10
 """Largest file that is searched for fonts, in bytes; a VGA BIOS has 40 KiB."""
 
 _PLACES = (

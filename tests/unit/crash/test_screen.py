@@ -199,14 +199,14 @@ def test_a_font_is_found_inside_of_a_file(height):
 
 def test_files_without_a_font_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    for raw in (b"", bytes(1 << 20), random.Random(1).randbytes(1 << 16)):  # noqa: S311
+    for raw in (b"", bytes(vgafont.MAX_FILE), random.Random(1).randbytes(1 << 16)):  # noqa: S311
         path.write_bytes(raw)
         with pytest.raises(UsageError, match="no font"):
             vgafont.load_fonts(path)
     path.write_bytes(b"SZDD" + bytes(100))
     with pytest.raises(UsageError, match="expand"):
         vgafont.load_fonts(path)
-    path.write_bytes(bytes((1 << 20) + 1))
+    path.write_bytes(bytes(vgafont.MAX_FILE + 1))
     with pytest.raises(UsageError, match="too large"):
         vgafont.load_fonts(path)
     monkeypatch.delenv(vgafont.FONT_VARIABLE, raising=False)

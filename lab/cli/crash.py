@@ -21,6 +21,7 @@ from lab.crash.buckets import Bucket, BucketStore, Put
 from lab.crash.facts import CrashFact, Module
 from lab.crash.incidents import incidents
 from lab.crash.reader import Findings, examine
+from lab.crash.symbols import named, read_map
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Read crash reports, and sort them."
@@ -49,9 +50,19 @@ _SKIPPED = 10
 
 
 @app.command()
-def show(files: Files, as_json: AsJson = False) -> None:
+def show(
+    files: Files,
+    maps: Annotated[
+        list[Path] | None,
+        typer.Option("--map", help="Map file of a driver, for names in frames; several are taken."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what crash reports say: codes in words, modules, frames, last lines, sources."""
+    known = [read_map(path) for path in maps or ()]
     read = [(path, examine(path)) for path in files]
+    for _, found in read:
+        found.facts[:] = [named(fact, known) for fact in found.facts]
     if as_json:
         _print_json(
             {

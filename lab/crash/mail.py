@@ -24,7 +24,7 @@ READER = "mail"
 SAID = "said: "
 """How a note begins that holds a sentence about what was done or seen."""
 
-LIMIT = 4 << 20
+LIMIT = 2 << 20
 """Most characters of a text that are read; what people write is far shorter."""
 
 MAX_SAID = 12
@@ -237,6 +237,8 @@ def _told(plain: list[Line], file: str) -> CrashFact | None:
             if telling and doing:
                 draft.put("message", sentence.text, sentence.number)
     subject = next((found for line in prose if (found := _SUBJECT.match(line.text))), None)
+    if subject is not None:
+        draft.note(f"subject: {subject[1].strip()}")
     if subject is not None and _CRASH.search(subject[1]):
         draft.put("message", subject[1].strip(), 1)
     if draft.has("code") or draft.has("name"):

@@ -372,11 +372,15 @@ def _gunzip(packed: IO[bytes]) -> Iterator[bytes]:
         if stream.eof:
             # What pads the last member to a block of tape or disk is no member.
             raw = raw.lstrip(b"\0")
-            if raw:
-                stream = zlib.decompressobj(15 + 16)
-        if raw and (chunk := stream.decompress(raw, BLOCK)):
+            if not raw:
+                continue
+            stream = zlib.decompressobj(15 + 16)
+        if chunk := stream.decompress(raw, BLOCK):
             yield chunk
         raw = stream.unused_data if stream.eof else stream.unconsumed_tail
+    # All input may be taken in while output is still waiting for room.
+    while not stream.eof and (chunk := stream.decompress(b"", BLOCK)):
+        yield chunk
     if not stream.eof:
         raise EOFError("it ends too early")
 

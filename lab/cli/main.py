@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from lab import __version__
-from lab.cli import crash, demo, doctor, gate, image, labfaults, mutants, place, setup, tests
+from lab.cli import (
+    crash,
+    demo,
+    doctor,
+    gate,
+    image,
+    labfaults,
+    mutants,
+    place,
+    repro,
+    scenario,
+    setup,
+    tests,
+)
 from lab.cli.errors import run_guarded
 
 app = typer.Typer(
@@ -24,6 +37,7 @@ app.add_typer(doctor.app, name="doctor")
 app.add_typer(setup.app, name="setup")
 app.add_typer(image.app, name="image")
 app.add_typer(crash.app, name="crash")
+app.add_typer(scenario.app, name="scenario")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)
@@ -33,6 +47,7 @@ app.command()(gate.gate)
 app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
 app.command("lab-faults")(labfaults.lab_faults)
+app.command()(repro.repro)
 app.command()(demo.demo)
 
 

@@ -8,7 +8,7 @@ the template as a process of its own, so no test meets what another one left.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -181,6 +181,31 @@ def block_device(place: Place, lab: Lab) -> BlockDevices:
     from lab.suite.devices import BlockDevices
 
     return BlockDevices(place, lab)
+
+
+@pytest.fixture
+def replay(
+    place: Place, lab: Lab, installed_driver: InstallResult, driver_package: DriverPackage
+) -> Callable[[str], None]:
+    """Runs a scenario's YAML: ``replay(text)``; it fails as the scenario does.
+
+    Function scope. Tests that ``pvlab repro`` makes use it.
+    """
+    # Imported late, as for ``block_device``.
+    from lab.scenario.run import Runner
+    from lab.scenario.text import loads
+
+    def replay(text: str) -> None:
+        scenario = loads(text)
+        Runner(
+            place,
+            installed=installed_driver,
+            package=driver_package,
+            seed=scenario.seed,
+            lab=lab,
+        ).run(scenario)
+
+    return replay
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ they are taken in by the rules for driver packages (``lab/drivers/archive.py``).
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,8 +83,7 @@ def load_any(path: Path, scratch: Path) -> Loaded:
         return _of_folder(path, str(path / SCENARIO))
     if not is_bundle(path):
         return Loaded(load(path), str(path))
-    into = scratch / "bundle"
-    into.mkdir()
+    into = Path(tempfile.mkdtemp(dir=scratch))
     archive.take_in(path, into)
     return _of_folder(into, f"{path}: {SCENARIO}")
 

@@ -418,8 +418,8 @@ TRIGGERS: tuple[Trigger, ...] = (
         "attach and detach again and again",
         (
             r"attach|add(?:ed|ing)? (?:a |the )?(?:disk|device)",
-            r"(?:again and again|repeated|after (?:a few|several|many|\d+)|cycle|loop|times)",
-            r"leak|out of (?:grants?|memory)|no free",
+            r"again and again|repeatedly|in a loop|after (?:a few|several|many|\d+) times",
+            r"\bleak|out of (?:grants?|memory)|no free",
         ),
         (0xC2, 0x19, 0xC4, 0x4E),
         2.5,
@@ -427,7 +427,7 @@ TRIGGERS: tuple[Trigger, ...] = (
     ),
     Trigger(
         "attaches and detaches at once",
-        (r"race|concurrent|at the same time|simultaneous|several (?:disk|device)", r"deadlock"),
+        (r"\brace|concurrent|at the same time|simultaneous|several (?:disk|device)", r"deadlock"),
         (0x0A, 0xD1, 0x101),
         2.0,
         _concurrent,
@@ -459,14 +459,14 @@ TRIGGERS: tuple[Trigger, ...] = (
     ),
     Trigger(
         "high load",
-        (r"high load|heavy (?:load|I/?O)|iometer|stress|bench", r"freez|stall"),
+        (r"high load|heavy (?:load|I/?O)|iometer|stress|bench", r"freez|\bstall"),
         (0x101, 0xEA),
         1.5,
         _load,
     ),
     Trigger(
         "formatting",
-        (r"format|NTFS|FAT32|chkdsk|partition|diskpart", r"cop(?:y|ying|ied)"),
+        (r"\bformat|NTFS|FAT32|chkdsk|partition|diskpart", r"\bcop(?:y|ying|ied)"),
         (0x24, 0x7A),
         1.0,
         _format,
@@ -487,7 +487,7 @@ TRIGGERS: tuple[Trigger, ...] = (
     ),
     Trigger(
         "save and restore",
-        (r"\bsav(?:e|ed|ing)\b|restor|suspend|resum|migrat|hibernat", r"stacked watch"),
+        (r"\bsav(?:e|ed|ing)\b|\brestor|suspend|\bresum|migrat|hibernat", r"stacked watch"),
         (0x10D, 0x9F),
         1.0,
         _save,
@@ -514,7 +514,13 @@ TRIGGERS: tuple[Trigger, ...] = (
         0.6,
         _backend,
     ),
-    Trigger("sizes", (r"\bsize|TB\b|TiB|2 ?T|large disk|capacity|last sector",), (), 0.5, _size),
+    Trigger(
+        "sizes",
+        (r"\b(?:wrong |disk )size|\d ?TB\b|\bTiB|\b2 ?T\b|large disk|capacity|last sector",),
+        (),
+        0.5,
+        _size,
+    ),
     Trigger("read-only", (r"read-?only|write.?protect|CD-?ROM",), (), 0.4, _read_only),
     Trigger("flushes", (r"flush|barrier|power cut|cache", r"lost data|data loss"), (), 0.4, _flush),
 )

@@ -1,0 +1,254 @@
+"""From a report to a scenario, with drivers that are functions."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import random
+import zipfile
+
+import pytest
+
+from lab.core.errors import Blame, LabBroken, UsageError
+from lab.crash.facts import CrashFact, Frame
+from lab.scenario.bundle import write_bundle
+from lab.scenario.minimise import Seen
+from lab.scenario.model import (
+    Attach,
+    Detach,
+    Io,
+    Repeat,
+    Scenario,
+    StartIo,
+    Together,
+    Wait,
+    walk,
+)
+from lab.scenario.outcome import End, Outcome
+from lab.scenario.pytest_file import attempts_for, cost, write_test
+from lab.scenario.rate import rate
+from lab.scenario.repro import Bench, Wanted, candidates, read_report, search
+from lab.scenario.text import dumps
+from lab.suite.sequential import Tally
+
+MAIL = """\
+From: someone@example.org
+Subject: blue screen on detach
+
+Hi, the guest crashes with a blue screen whenever I detach the disk while copying:
+
+STOP: 0x000000D1 (0x00000004, 0x00000002, 0x00000000, 0xF8A1B2C3) xenvbd.sys
+"""
+
+PANIC = CrashFact(
+    "panic", module="xenvbd", frames=(Frame("xenvbd", "put_disk", 0x10), Frame(None, "work", 2))
+)
+OTHER = CrashFact("panic", module="xenvbd", frames=(Frame("xenvbd", "get_disk", 0x99),))
+
+
+def crash(fact=PANIC, at="step 3, detach hdc"):
+    return Outcome(End.CRASH, Blame.DRIVER, "the guest crashed", at, (fact,))
+
+
+PASSED = Outcome(End.PASSED)
+LAB = Outcome(End.LAB, Blame.LAB, "QEMU died")
+
+
+def ops(scenario):
+    return [step.op for _, step in walk(scenario.steps)]
+
+
+def budget(runs):
+    left = iter(range(runs))
+    return lambda: next(left, None) is not None
+
+
+@pytest.fixture
+def report(tmp_path):
+    def report(text=MAIL, name="mail.txt"):
+        file = tmp_path / name
+        file.write_text(text)
+        return read_report(file, tmp_path)
+
+    return report
+
+
+def test_a_mail_says_what_to_look_for(report):
+    found = report()
+    assert found.facts[0].plain == 0xD1
+    assert found.suspicions[0].trigger.name == "detach under I/O"
+    assert Wanted.of_report(found).signatures[0].module == "xenvbd"
+    assert any("likely: detach under I/O" in line for line in found.words)
+    first = next(candidates(found))
+    assert first.name == "trigger: detach under I/O"
+    assert ops(first.scenario)[:4] == ["attach", "start_io", "jitter", "detach"]
+
+
+def test_a_hang_without_a_signature_is_looked_for_as_a_hang(report):
+    found = report("Hello, my guest hangs for ever when I detach a disk. I use GPLPV.\n")
+    wanted = Wanted.of_report(found)
+    assert not wanted.signatures
+    assert wanted.compare(Outcome(End.HANG, Blame.DRIVER)).seen is Seen.SAME
+    assert wanted.compare(crash()).seen is Seen.OTHER
+
+
+@pytest.mark.parametrize("content", ["", "nothing in here\n", "\x00\x01\x02" * 99])
+def test_what_says_nothing_is_refused(tmp_path, content):
+    file = tmp_path / "report"
+    file.write_text(content)
+    with pytest.raises(UsageError) as caught:
+        read_report(file, tmp_path)
+    assert "nothing in it says what to reproduce" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_report_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        read_report(tmp_path / "none", tmp_path)
+
+
+def test_scenarios_in_results_come_first(tmp_path):
+    recorded = Scenario(steps=(Attach(disk="hdc", size=8), Detach(disk="hdc")))
+    for name, outcome in (("passed", "passed"), ("failed", "crash: it crashed"), ("other", "")):
+        folder = tmp_path / "run" / "tests" / name
+        folder.mkdir(parents=True)
+        (folder / "scenario.yaml").write_text(
+            dumps(recorded.described(title=name, outcome=outcome))
+        )
+    found = read_report(tmp_path / "run", tmp_path)
+    assert [one.scenario.about.title for one in found.recorded] == ["failed"]
+    tried = list(itertools.islice(candidates(found), 40))
+    assert tried[0].scenario.steps == recorded.steps
+    again = [one for one in tried if one.name.startswith("recorded")]
+    # As it was, twice, and then with other seeds.
+    assert [one.scenario.seed for one in again][:3] == [1, 1, 3]
+
+
+def test_a_bundle_brings_its_crash_and_its_driver(tmp_path):
+    file = tmp_path / "bundle.zip"
+    write_bundle(file, Scenario(steps=(Attach(disk="hdc", size=8),)), facts=(PANIC,))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("driver/xenvbd.inf", "inf")
+    found = read_report(file, tmp_path)
+    assert found.facts == (PANIC,)
+    assert found.driver is not None
+    assert Wanted.of_report(found).compare(crash()).seen is Seen.SAME
+    assert Wanted.of_report(found).compare(crash(OTHER)).seen is Seen.OTHER
+
+
+def test_zips_of_reports_are_looked_through(tmp_path):
+    file = tmp_path / "sent.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("note.txt", MAIL)
+    found = read_report(file, tmp_path)
+    assert found.facts[0].plain == 0xD1
+    assert found.suspicions[0].signs
+    hostile = tmp_path / "hostile.zip"
+    with zipfile.ZipFile(hostile, "w") as archive:
+        archive.writestr("../note.txt", MAIL)
+    with pytest.raises(UsageError):
+        read_report(hostile, tmp_path)
+
+
+def dies_of_detach(scenario):
+    return crash() if "detach" in ops(scenario) and "start_io" in ops(scenario) else PASSED
+
+
+FACT_REPORT = "Hi, my guest crashes: xenvbd, when I detach the disk under I/O, blue screen\n"
+
+
+@pytest.fixture
+def panic_report(tmp_path):
+    file = tmp_path / "bundle.zip"
+    write_bundle(file, Scenario(steps=(Attach(disk="hdc", size=8),)), facts=(PANIC,))
+    return read_report(file, tmp_path)
+
+
+def test_what_is_found_is_run_again_for_its_rate(panic_report):
+    lines = []
+    found = search(panic_report, Bench(dies_of_detach), left=lambda: True, say=lines.append)
+    assert found.found is not None
+    assert found.tally == Tally(10, 10)
+    assert found.words.startswith("reproduced after ")
+    assert "10 of 10 (100 %, above 74.1 % at 95 %)" in found.words
+    assert any("again 10 of 10" in line for line in lines)
+
+
+def test_a_flaky_driver_is_found(panic_report):
+    luck = random.Random(3)  # noqa: S311
+
+    def attempt(scenario):
+        return dies_of_detach(scenario) if luck.random() < 0.2 else PASSED
+
+    found = search(panic_report, Bench(attempt), left=lambda: True, confirm=60)
+    assert found.found is not None
+    assert found.rate().low < 0.2 < found.rate().high
+    assert found.baseline.failures
+
+
+def test_nothing_within_the_budget(panic_report):
+    found = search(panic_report, Bench(lambda _: PASSED), left=budget(213))
+    assert found.found is None
+    assert found.words == "not reproduced: 0 of 214, below 1.4 % at 95 %"
+
+
+def test_another_crash_is_not_the_one(panic_report):
+    def attempt(scenario):
+        return crash(OTHER) if "detach" in ops(scenario) else PASSED
+
+    found = search(panic_report, Bench(attempt), left=budget(20))
+    assert found.found is None
+    assert found.different
+    assert 0 < found.different[0].match.score < 0.8
+    assert "different failures of the driver" in found.words
+    scores = [one.match.score for one in found.different]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_lab_s_failures_do_not_count(panic_report):
+    outcomes = itertools.cycle([LAB, LAB, PASSED])
+    found = search(panic_report, Bench(lambda _: next(outcomes)), left=budget(9))
+    assert found.attempts == 10
+    with pytest.raises(LabBroken, match="3 times in a row: QEMU died"):
+        search(panic_report, Bench(lambda _: LAB), left=lambda: True)
+
+
+def test_failures_without_a_crash_are_told_apart_by_their_end_and_step():
+    wrong = Outcome(End.WRONG_DATA, Blame.DRIVER, "sector 5", "step 3, io hdc gen=2")
+    wanted = Wanted.of_outcome(wrong)
+    again = Outcome(End.WRONG_DATA, Blame.DRIVER, "sector 9", "step 7, io hdd")
+    assert wanted.compare(again).seen is Seen.SAME
+    elsewhere = Outcome(End.WRONG_DATA, Blame.DRIVER, "sector 9", "step 7, check hdd")
+    assert wanted.compare(elsewhere).seen is Seen.OTHER
+    assert wanted.compare(PASSED).seen is Seen.NOTHING
+    assert Wanted().compare(wrong).seen is Seen.SAME
+
+
+BUSY = Scenario(
+    steps=(
+        Attach(disk="hdc", size=8192),
+        Repeat(times=3, steps=(Io(disk="hdc", count=2048), Wait(seconds=1.5))),
+        Together(lanes=((Detach(disk="hdc"),), (Wait(seconds=1),))),
+    )
+).described(title='a "quoted" crash\\', origin="mail.txt")
+
+
+def test_the_test_that_is_made_is_one(tmp_path):
+    for shown in (rate(Tally(10, 10)), rate(Tally(40, 40)), rate(Tally(3, 20)), rate(Tally())):
+        source = write_test(BUSY, shown)
+        tree = ast.parse(source)
+        assert any(isinstance(node, ast.FunctionDef) for node in tree.body)
+        assert "def test_a_quoted_crash(replay):" in source
+        flaky = bool(shown.attempts) and shown.low < 0.9
+        assert ("pytest.mark.race" in source) is flaky
+        scope = {}
+        exec(compile(source, "test_repro.py", "exec"), scope)  # noqa: S102
+        assert scope["SCENARIO"] == dumps(BUSY)
+
+
+def test_what_a_scenario_costs():
+    assert cost(BUSY) == {"attach": 1, "mib": 3, "command": 3, "seconds": 5.5, "detach": 1}
+    assert attempts_for(0.2) == 14
+    assert attempts_for(0.0) == 400
+    assert attempts_for(1.0) == 2
+    assert StartIo(disk="hdc").name == "hdc"

@@ -163,6 +163,21 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """The stack of a guest that stopped at its bugcheck, from the stack pointer upwards.
+
+    Attributes:
+        at: seconds since 1970.
+        base: address of the first byte.
+        data: in hexadecimal.
+    """
+
+    at: float
+    base: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stray:
     """Bytes outside of packets, such as a boot loader's messages on the same port.
 
@@ -203,7 +218,7 @@ class Closed:
 
 Event = (
     DebugPrint | Prompt | ModuleLoad | Stop | Bugcheck | Resumed | Left | GoingDown | System
-    | Stray | Lost | Closed
+    | Stack | Stray | Lost | Closed
 )  # fmt: skip
 
 _KINDS: dict[str, type[Any]] = {
@@ -216,6 +231,7 @@ _KINDS: dict[str, type[Any]] = {
     "left": Left,
     "going down": GoingDown,
     "system": System,
+    "stack": Stack,
     "stray": Stray,
     "lost": Lost,
     "closed": Closed,
@@ -300,6 +316,8 @@ def describe(event: Event) -> str:
             return "the guest goes down: its modules are void"
         case System():
             return f"Windows build {event.build}, {'64' if event.wide else '32'}-bit"
+        case Stack():
+            return f"stack: {len(event.data) // 2} bytes from 0x{event.base:x}"
         case Stray():
             return f"{event.size} bytes outside of packets: {_quoted(event.text)}"
         case Lost():

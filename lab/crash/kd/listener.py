@@ -32,6 +32,7 @@ from lab.crash.kd.events import (
     ModuleLoad,
     Prompt,
     Resumed,
+    Stack,
     Stop,
     Stray,
     System,
@@ -55,6 +56,7 @@ _STRAY = 4096  # bytes outside of packets told in one event
 _TAIL = 1024  # characters kept of what was printed, to find what comes in pieces
 _ROUNDS = 20  # stops in a row at one place, after which resuming leads nowhere
 _DRAIN_S = 1.0
+_STACK = 8192  # most bytes of it that are read: a kernel stack has 12 KiB
 _MODULES = 512  # most modules read out of a stopped guest
 
 
@@ -557,6 +559,8 @@ class _Worker:
             if not self._modules_known:
                 self._read_modules(change, version)
                 self._modules_known = True
+            if self._told and not change.wide:
+                self._read_stack(change)
         except _Unanswered as error:
             self._tell(Lost(time.time(), f"the stopped guest's memory: {error}"))
 
@@ -576,6 +580,18 @@ class _Worker:
         if code and self._told is None:
             self._bugcheck(code & 0xFFFFFFFF, values, heard="memory")
             self._inspected = True
+
+    def _read_stack(self, change: ExceptionChange) -> None:
+        base = messages.registers(self._context, wide=False).get("esp", 0)
+        data = b""
+        while base and len(data) < _STACK:
+            place = _extended(base + len(data), wide=False)
+            try:
+                data += self._memory(change, place, messages.MAX_READ - place % messages.MAX_READ)
+            except _Unanswered:
+                break  # the stack's upper end
+        if data:
+            self._tell(Stack(time.time(), base, data.hex()))
 
     def _read_modules(self, change: ExceptionChange, version: messages.Version) -> None:
         if not version.modules:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lab.crash import bugchecks
-from lab.crash.facts import CrashFact, Frame, LogLine, Module, Source, known
+from lab.crash.facts import CrashFact, LogLine, Module, Source, known
 from lab.crash.kd.events import (
     Bugcheck,
     DebugPrint,
@@ -17,11 +17,14 @@ from lab.crash.kd.events import (
     GoingDown,
     Lost,
     ModuleLoad,
+    Resumed,
+    Stack,
     Stop,
     System,
     stamp,
 )
 from lab.crash.kd.messages import STATUS_BREAKPOINT, STATUS_SINGLE_STEP
+from lab.crash.stack import ModuleMap, blame, walk
 
 READER = "kernel debugger line"
 
@@ -71,6 +74,7 @@ class _Story:
     lines: deque[tuple[int, float, str]] = field(default_factory=lambda: deque(maxlen=_LOG_LINES))
     system: str | None = None
     system_source: Source | None = None
+    stack: tuple[int, int, bytes] | None = None  # number of the event, address, contents
 
     def source(self, number: int) -> Source:
         return Source(READER, self.file, f"event {number}")
@@ -79,12 +83,8 @@ class _Story:
         self.system = f"Windows build {event.build}, {'64' if event.wide else '32'}-bit"
         self.system_source = self.source(number)
 
-    def frame(self, address: int) -> Frame:
-        for module in self.modules.values():
-            if module.holds(address):
-                stem = re.sub(r"\.(sys|exe|dll)$", "", module.name.lower())
-                return Frame(module=stem, offset=address - module.start, address=address)
-        return Frame(address=address)
+    def sorted_modules(self) -> tuple[Module, ...]:
+        return tuple(sorted(self.modules.values(), key=lambda one: one.start))
 
     def complete(
         self, draft: CrashFact, number: int, at: float, places: Mapping[str, Source] | None = None
@@ -100,7 +100,7 @@ class _Story:
         full = replace(
             draft,
             when=stamp(at),
-            modules=tuple(sorted(self.modules.values(), key=lambda one: one.start)),
+            modules=self.sorted_modules(),
             log=tuple(
                 LogLine(place, stamp(when), line, _driver(line))
                 for place, when, text in self.lines
@@ -139,11 +139,16 @@ class CrashTeller:
         self._facts: list[CrashFact | None] = []
         self._heard = 0
         self._lost = 0
+        self._ran_on = False  # whether the guest was resumed after its bugcheck
         self._open: int | None = None  # the bugcheck that later events tell more of
         self._unhandled: int | None = None  # the exception that a bugcheck may follow
 
     def hear(self, event: Event) -> None:
-        """Take the next event."""
+        """Take the next event.
+
+        Raises:
+            ValueError: it is a stack that is not hexadecimal.
+        """
         self._heard += 1
         number, story = self._heard, self._story
         match event:
@@ -154,18 +159,25 @@ class CrashTeller:
                     driver = (blame[1] or blame[2]).lower().removesuffix(".sys")
                     self._more("module", driver, story.source(number))
             case ModuleLoad(unloaded=False):
+                if self._ran_on:
+                    # No module is loaded between a bugcheck and the reboot.
+                    self._new_run()
+                known_modules = self._story.modules
                 end = event.base + event.size
-                story.modules[event.base] = Module(event.name, event.base, end)
-                while len(story.modules) > MAX_MODULES:
-                    del story.modules[next(iter(story.modules))]
+                known_modules[event.base] = Module(event.name, event.base, end)
+                while len(known_modules) > MAX_MODULES:
+                    del known_modules[next(iter(known_modules))]
             case ModuleLoad():
                 story.modules.pop(event.base, None)
             case System():
                 story.tell_system(number, event)
                 self._more("system", story.system, story.source(number))
+            case Stack():
+                story.stack = number, event.base, bytes.fromhex(event.data)
+            case Resumed():
+                self._ran_on = self._open is not None
             case GoingDown():
-                self._story = _Story(story.file)
-                self._open = self._unhandled = None
+                self._new_run()
             case Lost():
                 self._lost += 1
             case Bugcheck() if not self._full:
@@ -186,7 +198,39 @@ class CrashTeller:
             notes = (*notes, f"{self._lost} times something was lost on the line")
         if self._full:
             notes = (*notes, f"only the first {MAX_CRASHES} crashes of the record")
-        return [replace(one, notes=(*one.notes, *notes)) for one in self._facts if one is not None]
+        return [
+            replace(one, notes=(*one.notes, *notes)) for one in self._settled() if one is not None
+        ]
+
+    def _new_run(self) -> None:
+        """The guest starts anew: nothing that was seen belongs to what comes."""
+        self._facts = self._settled()
+        self._story = _Story(self._story.file)
+        self._open = self._unhandled = None
+        self._ran_on = False
+
+    def _settled(self) -> list[CrashFact | None]:
+        """The facts, the last bugcheck with what only all of its events together say."""
+        fact = self._facts[self._open] if self._open is not None else None
+        if fact is None or self._open is None:
+            return self._facts
+        story = self._story
+        modules = ModuleMap(story.modules.values())
+        if story.modules:
+            source = Source(READER, story.file, f"events up to {self._heard}")
+            fact = _with(fact, "modules", story.sorted_modules(), source)
+        if story.stack is not None:
+            number, base, stack = story.stack
+            found = walk(fact.registers, stack, base, modules)
+            if any(one.module for one in found.frames) and "frames" not in fact.sources:
+                fact = _with(fact, "frames", found.frames, story.source(number))
+                fact = replace(fact, notes=tuple(filter(None, (found.note(),))))
+        guess = blame(fact.code, fact.parameters, modules, fact.frames)
+        if guess is not None and fact.module is None:
+            fact = _with(fact, "module", guess.module, Source(READER, story.file, guess.why))
+        settled = self._facts.copy()
+        settled[self._open] = fact
+        return settled
 
     @property
     def _full(self) -> bool:
@@ -200,10 +244,7 @@ class CrashTeller:
         """Add to the last bugcheck what it does not know yet."""
         fact = self._facts[self._open] if self._open is not None else None
         if fact is not None and self._open is not None and name not in fact.sources:
-            known_better = replace(fact, **{name: value})
-            self._facts[self._open] = replace(
-                known_better, sources=dict(fact.sources) | {name: source}
-            )
+            self._facts[self._open] = _with(fact, name, value, source)
 
     def _assertion(self, number: int, event: DebugPrint) -> None:
         failed = _ASSERTION.search(event.text)
@@ -213,6 +254,9 @@ class CrashTeller:
             self._put(self._story.complete(draft, number, event.at))
 
     def _bugcheck(self, number: int, event: Bugcheck) -> None:
+        self._facts = self._settled()
+        self._story.stack = None
+        self._ran_on = False
         name = bugchecks.name(event.code)
         draft = CrashFact("bugcheck", code=event.code, name=name, parameters=event.parameters)
         places: dict[str, Source] = {}
@@ -224,6 +268,10 @@ class CrashTeller:
             self._facts[self._unhandled] = None
         self._unhandled = None
         self._open = self._put(self._story.complete(draft, number, event.at, places))
+
+
+def _with(fact: CrashFact, name: str, value: Any, source: Source) -> CrashFact:
+    return replace(fact, **{name: value}, sources=dict(fact.sources) | {name: source})
 
 
 def crash_facts(events: Iterable[Event], file: str) -> list[CrashFact]:
@@ -243,7 +291,7 @@ _BREAKS = (STATUS_BREAKPOINT, STATUS_SINGLE_STEP)
 
 
 def _exception(story: _Story, number: int, event: Stop) -> CrashFact:
-    frame = story.frame(event.address)
+    frame = ModuleMap(story.modules.values()).frame(event.address)
     draft = CrashFact(
         "unknown",
         message=f"exception 0x{event.code:08x} at {frame.text()} that nobody handled",

@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import socket
+import struct
 import threading
 import time
 import tty
@@ -147,6 +148,41 @@ def test_memory_tells_what_the_print_did_not():
             listener.resume()
         fact = listener.facts()[0]
         assert fact.system == "Windows build 3790, 32-bit"
+
+
+def test_stack_and_modules_of_a_guest_joined_late_point_at_the_driver():
+    kernel, driver, stack = 0x80800000, 0xF7A3C000, 0xF8A11E00
+    with listening(RESUMING) as (listener, peer):
+        peer.build_memory(0x7B, (1, 2, 3, 4), [("ntkrnlpa.exe", kernel), ("xenvbd.sys", driver)])
+        struct.pack_into("<I", peer.context, 0xB4, stack + 8)  # ebp
+        struct.pack_into("<I", peer.context, 0xC4, stack)  # esp
+        words = (0, 0, stack + 0x20, kernel + 0x1000, *(0,) * 4, 0, driver + 0x1B2)
+        peer.put(stack, struct.pack(f"<{len(words)}I", *words).ljust(0x200, b"\0"))
+        peer.crash(0x7B, (1, 2, 3, 4))
+        (fact,) = listener.facts()
+        assert [frame.text() for frame in fact.frames[-2:]] == [
+            "ntkrnlpa.exe+0x1000",
+            "xenvbd+0x1b2",
+        ]
+        assert fact.module == "xenvbd"
+        assert [module.name for module in fact.modules] == ["ntkrnlpa.exe", "xenvbd.sys"]
+        assert fact.sources["frames"].at.startswith("event ")
+        # What the guest says itself counts more.
+        peer.print("Driver at fault: xenpci.sys.\n")
+        assert listener.facts()[0].module == "xenpci"
+
+
+def test_modules_of_the_next_boot_are_not_the_crash_s():
+    with listening(RESUMING) as (listener, peer):
+        peer.load("ntkrnlpa.exe", 0xFFFFFFFF80800000)
+        peer.load("xenvbd.sys", 0xFFFFFFFFF7A3C000)
+        peer.crash(0xD1, D1)
+        peer.load("ntkrnlpa.exe", 0xFFFFFFFF80800000)
+        peer.load("other.sys", 0xFFFFFFFFF7B00000)
+        (fact,) = listener.facts()
+        assert [module.name for module in fact.modules] == ["ntkrnlpa.exe", "xenvbd.sys"]
+        assert fact.module == "xenvbd"
+        assert "parameter 4" in fact.sources["module"].at
 
 
 def test_a_print_cut_before_its_parameters_is_completed_from_memory():
@@ -366,6 +402,7 @@ def test_a_damaged_record_never_escapes(tmp_path):
             kd.System(2.5, 3790, wide=False),
             kd.Bugcheck(3.0, 0xD1, D1, "print"),
             kd.Stop(4.0, 0x80000003, PC, (0,), True, PC, 0, False, {"eax": 3}),
+            kd.Stack(4.5, 0xF8A11E00, bytes(64).hex()),
             kd.Closed(5.0),
         ):
             sink(event)

@@ -43,7 +43,7 @@ class Crash:
         registers: at the crash; names as in ``dumpformat.CONTEXT_REGISTERS``.
         stack: contents, innermost first.
         stack_base: address of its first byte, in kernel memory.
-        build: of Windows.
+        build: of Windows; one of ``winmem.IMAGE_NAME``.
         service_pack: as the kernel keeps it.
         processors: how many.
         pae: whether page table entries have 64 bits.

@@ -4,9 +4,8 @@ Works on any store of physical pages: a full or kernel dump, or a Xen core.
 
 Sources: page tables, Intel SDM volume 3A, sections 4.3 and 4.4; entries of pages in transition,
 volatility (plugins/addrspaces/intel.py, ``entry_present`` for Windows); KDDEBUGGER_DATA64,
-wdbgexts.h of ReactOS (sdk/include/psdk) and the DEBUG_DATA_* constants that Microsoft documents
-for IDebugDataSpaces::ReadDebuggerData, which are offsets into it; EPROCESS, symbols of Windows
-as published (Vergilius Project).
+wdbgexts.h of ReactOS (sdk/include/psdk) and the DEBUG_DATA_* constants of dbgeng.h, which are
+offsets into it; EPROCESS, the kernels' public symbols as debuggers print them (``dt``).
 """
 
 from __future__ import annotations
@@ -52,9 +51,8 @@ _SMALLEST, _LARGEST = 0x208, 0x1000
 # UNLOADED_DRIVERS: name, start, end, time.
 _UNLOADED_STRIDE = 0x18
 
-#: EPROCESS.ImageFileName by build: 15 bytes and a zero.
-IMAGE_NAME = {2195: 0x1FC, 2600: 0x174, 3790: 0x164, 6000: 0x14C, 6001: 0x14C, 6002: 0x14C}
-IMAGE_NAME |= {7600: 0x16C, 7601: 0x16C}
+#: EPROCESS.ImageFileName by build: 15 bytes and a zero. 3790 is that of Service Pack 1 and 2.
+IMAGE_NAME = {2600: 0x174, 3790: 0x164, 7600: 0x16C, 7601: 0x16C}
 IMAGE_NAME_SIZE = 16
 
 _BUILD_IN_LAB = re.compile(rb"^(\d{4,5})\.[\x20-\x7e]{1,100}")

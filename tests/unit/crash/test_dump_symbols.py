@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from dumpmaker import XENVBD, in_xenvbd
+from typer.testing import CliRunner
 
+from lab.cli.crash import app
 from lab.core.errors import UsageError
 from lab.crash import dump
 from lab.crash.dumpwriter import triage_dump
@@ -136,3 +138,11 @@ def test_damaged_maps(tmp_path: Path) -> None:
         except UsageError:
             continue
         assert list(read.offsets) == sorted(read.offsets)
+
+
+def test_command_takes_maps(tmp_path: Path) -> None:
+    (tmp_path / "mini.dmp").write_bytes(triage_dump(in_xenvbd()))
+    arguments = ["show", "--map", str(written(tmp_path)), str(tmp_path / "mini.dmp")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "xenvbd!XenVbd_PutSrbOnRing+0x2b" in result.output

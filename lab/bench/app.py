@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
 from typing import Annotated
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import __version__
+from lab.bench import logs
 from lab.bench.figure import Figure
 from lab.bench.measure import Bench, scratch_folder
 from lab.config.load import load_profile
@@ -24,11 +26,23 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 GOOD_DRIVER = "good"
 
 
+class Only(enum.StrEnum):
+    """A part that can be measured alone."""
+
+    LOGS = "logs"
+
+
 @app.command()
 def bench(
     profile: Annotated[str | None, typer.Option(help="Profile of lab.toml.")] = None,
     accel: Annotated[str | None, typer.Option(help="Rung of the accelerator ladder.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Samples of each quick step.")] = 5,
+    only: Annotated[
+        Only | None, typer.Option(help="Measure one part alone: reading logs needs no machine.")
+    ] = None,
+    log_mb: Annotated[
+        int, typer.Option("--log-mb", min=1, max=100_000, help="With --only logs: the log's MB.")
+    ] = logs.LOG_MB,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of a table.")
     ] = False,
@@ -41,6 +55,11 @@ def bench(
     def say(line: str) -> None:
         print(f"pvlab: {line}", file=sys.stderr, flush=True)
 
+    if only is Only.LOGS:
+        with scratch_folder(cache_dir() / "bench") as scratch:
+            read = logs.figures(scratch, megabytes=log_mb, say=say)
+        _show({}, read, "reading logs", as_json=json_output)
+        return
     chosen = load_profile(profile, None)
     kitchen = Kitchen.open(chosen, accel=accel, progress=say)
     driver = Store().ensure(DRIVERS[kitchen.accel.guest_type]).path / GOOD_DRIVER
@@ -50,23 +69,26 @@ def bench(
         for figure in Bench(kitchen, driver, scratch, rounds=rounds, say=say).run():
             figures.append(figure)
             say(f"{figure.name}: {figure.median:.3g} {figure.unit}")
-    if json_output:
-        print(
-            json.dumps(
-                {
-                    "schema_version": 1,
-                    "pvlab": __version__,
-                    "profile": chosen.name,
-                    "guest": guest_label(chosen, kitchen.accel.guest_type),
-                    "accelerator": kitchen.accel.line,
-                    "host": facts.host().model_dump(mode="json"),
-                    "figures": [figure.model_dump(mode="json") for figure in figures],
-                },
-                indent=2,
-            )
-        )
+    told = {
+        "profile": chosen.name,
+        "guest": guest_label(chosen, kitchen.accel.guest_type),
+        "accelerator": kitchen.accel.line,
+    }
+    _show(told, figures, kitchen.accel.line, as_json=json_output)
+
+
+def _show(told: dict[str, str], figures: list[Figure], title: str, *, as_json: bool) -> None:
+    if not as_json:
+        Console().print(_table(figures, title))
         return
-    Console().print(_table(figures, kitchen.accel.line))
+    document = {
+        "schema_version": 1,
+        "pvlab": __version__,
+        **told,
+        "host": facts.host().model_dump(mode="json"),
+        "figures": [figure.model_dump(mode="json") for figure in figures],
+    }
+    print(json.dumps(document, indent=2))
 
 
 def _table(figures: list[Figure], title: str) -> Table:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab.core.errors import UsageError
 from lab.core.paths import repo_root
@@ -100,9 +103,34 @@ def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     log.write_text("".join(lines), newline="")
     whole = read(log)
     assert whole[-1].parameters == (3, 1, 2, 0)
-    for size in (64, 97, 1000, 4096):
+    for size, breaks in ((64, 16), (97, 0), (1000, 2), (4096, 0), (1 << 20, 0)):
+        monkeypatch.setattr(dbgview_log, "_BREAKS", breaks)
         monkeypatch.setattr(dbgview_log, "blocks", lambda path, size=size: _blocks(path, size))
         assert dbgview_log.read(log) == whole
+
+
+@given(st.lists(st.sampled_from([1, 1, 1, 1, 1, 2, 9, 0, -1, -50, None]), max_size=60))
+def test_numbers_are_checked_as_if_one_by_one(steps: list[int | None]):
+    """The quick look at whole stretches finds the gaps and restarts of the plain one."""
+    number, text = 99, ""
+    last, gaps, restarts = None, [], 0
+    for step in steps:
+        if step is None:
+            text += "the rest of a print\n"
+            continue
+        number = max(number + step, 0)
+        text += f"{number:08d}\t0.1\tx\t\r\n"
+        if last is not None and number <= last:
+            restarts += 1
+        elif last is not None and number > last + 1:
+            gaps.append((last + 1, number - 1))
+        last = number
+    runs = dbgview_log._runs(text.encode())
+    found = list(pairwise(runs))
+    assert [(a.last + 1, b.first - 1) for a, b in found if b.first > a.last + 1] == gaps
+    assert sum(b.first <= a.last for a, b in found) == restarts
+    for run in runs:
+        assert text.encode()[run.offset :].startswith(b"%08d\t" % run.first)
 
 
 def _blocks(path: Path, size: int) -> Any:

@@ -18,9 +18,12 @@ from lab.cli.options import AccelOption, ConfigOption, DriverOption, ProfileOpti
 from lab.cli.suite import SuiteRequest, driver_suite
 from lab.config.load import load_profile
 from lab.core.errors import LabBroken
+from lab.images.store import Store
 from lab.labfaults.catalogue import FAULTS, LabFault, choose
 from lab.labfaults.injector import OPTION
 from lab.labfaults.outcome import FaultOutcome, FaultsDocument, judge_fault
+from lab.place.standin import asked_for
+from lab.qemu.accel import Ladder
 
 INJECTOR = "lab.labfaults.injector"
 
@@ -39,7 +42,10 @@ def lab_faults(
 ) -> int:
     """Break the lab in the middle of driver tests: exit 0 if the driver is never blamed."""
     label = load_profile(profile, config).guest_label
-    chosen = choose([one for one in FAULTS if one.quick or not quick], names or [], area)
+    there = [one for one in FAULTS if one.quick or not quick]
+    if any(one.hvm_only for one in there) and guest_type(accel) == "pv":
+        there = [one for one in there if not one.hvm_only]
+    chosen = choose(there, names or [], area)
     outcomes = []
     for number, fault in enumerate(chosen, 1):
         say(f"[{number}/{len(chosen)}] {fault.name}: {fault.title}")
@@ -60,6 +66,15 @@ def lab_faults(
     else:
         show(document)
     return int(document.exit_code)
+
+
+def guest_type(accel: str | None) -> str:
+    """Type of the guest that will run: some of what breaks is there for HVM guests only.
+
+    Raises:
+        UsageError, LabBroken: as ``Ladder.choose``.
+    """
+    return asked_for(accel) or Ladder(Store()).choose(accel).guest_type
 
 
 def attempt(fault: LabFault, request: SuiteRequest) -> FaultOutcome:

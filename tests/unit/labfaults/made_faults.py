@@ -13,6 +13,7 @@ FAULTS = (
     LabFault("passes", "t", "data", "test_it.py::test_passes", "^copy ", dom0="true"),
     LabFault("never", "t", "data", "test_it.py::test_fails", "^move ", dom0="kill"),
     LabFault("small", "t", "data", "test_it.py::test_small", "^copy ", dom0="kill", scratch_mib=8),
+    LabFault("hvm", "t", "data", "test_it.py::test_fails", "^copy ", dom0="kill", hvm_only=True),
 )
 
 

@@ -258,6 +258,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(labfaults, "FAULTS", made_faults.FAULTS)
     monkeypatch.setattr(labfaults, "INJECTOR", made_faults.__name__)
     monkeypatch.setattr(labfaults, "driver_suite", lambda: tests)
+    monkeypatch.setattr(labfaults, "guest_type", lambda accel: accel or "hvm")
     monkeypatch.setenv("PVLAB_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("PVLAB_RUNTIME", str(tmp_path / "runtime"))
     monkeypatch.setenv("PVLAB_DRIVER", str(driver))
@@ -296,6 +297,11 @@ def test_scratch_of_its_own(lab: Path, capfd: pytest.CaptureFixture[str]):
 def test_unknown_fault(lab: Path, capfd: pytest.CaptureFixture[str]):
     assert cli.main(["lab-faults", "rain"]) == 2
     assert "no fault of the lab is called 'rain'" in capfd.readouterr().err
+
+
+def test_fault_of_what_is_not_there(lab: Path, capfd: pytest.CaptureFixture[str]):
+    assert cli.main(["lab-faults", "hvm", "--accel", "pv"]) == 2
+    assert "there are: fails, passes, never, small" in capfd.readouterr().err
 
 
 def test_run_without_a_record(lab: Path, monkeypatch: pytest.MonkeyPatch):

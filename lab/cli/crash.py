@@ -19,7 +19,7 @@ from lab.crash import facts as facts_module
 from lab.crash import signature as signatures
 from lab.crash.buckets import Bucket, BucketStore, Put
 from lab.crash.facts import CrashFact, Module
-from lab.crash.incidents import incidents
+from lab.crash.incidents import incidents, silent
 from lab.crash.reader import Findings, examine
 from lab.crash.symbols import named, read_map
 
@@ -102,24 +102,29 @@ def bucket(
     """Put crashes into buckets by signature, and tell which known ones are much like them."""
     read = [(path, examine(path)) for path in files]
     target = _store(store)
-    done: list[tuple[Path, CrashFact, Put]] = []
+    done: list[tuple[Path, Put]] = []
     for path, found in read:
         build = driver_build or _build_of(path)
-        for fact in incidents(found.facts):
-            done.append((path, fact, target.put(fact, build=build)))
+        for report in found.reports:
+            for fact in incidents(report.facts):
+                # A test may fail without a crash; what its driver printed last is then no news.
+                if not (report.of_test and silent(fact)):
+                    done.append((path, target.put(fact, build=build)))
     if as_json:
         _print_json(
             {
                 "schema_version": 1,
                 "store": str(target.folder),
-                "crashes": [_put_json(path, put) for path, _, put in done],
+                "crashes": [_put_json(path, put) for path, put in done],
                 "skipped": [line for _, found in read for line in found.skipped],
             }
         )
         return
     console = _console()
-    for path, _, put in done:
+    for path, put in done:
         _show_put(console, path, put)
+    if not done:
+        console.print("no crash in it", markup=False)
     for path, found in read:
         _tell_skipped(path, found)
 

@@ -28,23 +28,23 @@ def incidents(facts: Sequence[CrashFact]) -> list[CrashFact]:
         they stay for themselves.
     """
     groups: list[list[CrashFact]] = []
-    silent: list[CrashFact] = []
+    quiet: list[CrashFact] = []
     for fact in facts:
-        if _silent(fact):
-            silent.append(fact)
+        if silent(fact):
+            quiet.append(fact)
             continue
         home = next((group for group in groups if _fits(fact, group)), None)
         if home is None:
             groups.append([fact])
         else:
             home.append(fact)
-    if len(groups) == 1 and silent:
-        groups[0].append(silent[-1])
-        rest = silent[:-1]
+    if len(groups) == 1 and quiet:
+        groups[0].append(quiet[-1])
+        rest = quiet[:-1]
         # Earlier captures of the same log are not crashes beside a known one.
-        files = {source.file for source in silent[-1].sources.values()}
-        silent = [one for one in rest if not files & {s.file for s in one.sources.values()}]
-    return [merged(group) for group in groups] + silent
+        files = {source.file for source in quiet[-1].sources.values()}
+        quiet = [one for one in rest if not files & {s.file for s in one.sources.values()}]
+    return [merged(group) for group in groups] + quiet
 
 
 def merged(facts: Sequence[CrashFact]) -> CrashFact:
@@ -70,13 +70,14 @@ def merged(facts: Sequence[CrashFact]) -> CrashFact:
     return replace(CrashFact(kind), **fields, sources=sources, notes=notes)
 
 
+def silent(fact: CrashFact) -> bool:
+    """Whether an account tells of no crash: a log's last lines, and perhaps a complaint."""
+    return fact.kind == "unknown" and fact.code is None and not fact.frames
+
+
 def fullness(fact: CrashFact) -> tuple[int, int, int]:
     """How much a fact knows, for comparing: fields, frames, then lines and modules."""
     return len(known(fact)), len(fact.frames), len(fact.log) + len(fact.modules)
-
-
-def _silent(fact: CrashFact) -> bool:
-    return fact.kind == "unknown" and fact.code is None and not fact.frames
 
 
 def _fits(fact: CrashFact, group: Sequence[CrashFact]) -> bool:

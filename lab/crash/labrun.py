@@ -52,10 +52,12 @@ class Failed:
     Attributes:
         id: pytest's node id.
         evidence: its evidence folder, if it has one.
+        fact: what the record says of its crash; None when the guest did not crash.
     """
 
     id: str
     evidence: Path | None
+    fact: CrashFact | None
 
 
 def recognise(head: bytes, name: str) -> bool:
@@ -86,7 +88,8 @@ def failed(folder: Path) -> list[Failed]:
         UsageError: its record cannot be read, or is damaged.
     """
     found = []
-    for test in _tests(folder / RECORD):
+    record = folder / RECORD
+    for test in _tests(record):
         if test.get("outcome") not in ("failed", "error", "xfailed"):
             continue
         inside = test.get("evidence")
@@ -96,7 +99,7 @@ def failed(folder: Path) -> list[Failed]:
             # The record may come from anywhere: its paths must not lead out of its folder.
             if not parts.is_absolute() and ".." not in parts.parts:
                 evidence = folder / parts
-        found.append(Failed(str(test.get("id", "")), evidence))
+        found.append(Failed(str(test.get("id", "")), evidence, _fact(test, record)))
     return found
 
 

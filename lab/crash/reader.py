@@ -7,6 +7,7 @@ unpacked has limits.
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.message
 import importlib
@@ -79,16 +80,34 @@ TEXT_READERS: tuple[ModuleType, ...] = (bluescreenview, windbg, eventlog, xenlog
 
 
 @dataclass(slots=True)
+class Report:
+    """Facts that came together: out of one file, folder or archive, or one test of the lab's.
+
+    Attributes:
+        facts: in the order of the files.
+        of_test: whether it is a test of the lab's, which may have failed without a crash.
+    """
+
+    facts: list[CrashFact] = field(default_factory=list)
+    of_test: bool = False
+
+
+@dataclass(slots=True)
 class Findings:
     """What a path holds.
 
     Attributes:
-        facts: in the order of the files.
+        reports: those with any facts; a run of the lab's has one for each failed test.
         skipped: files that were not read, each with the reason, one line each.
     """
 
-    facts: list[CrashFact] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+    @property
+    def facts(self) -> list[CrashFact]:
+        """Of all reports."""
+        return [fact for report in self.reports for fact in report.facts]
 
 
 def read(path: Path) -> list[CrashFact]:
@@ -120,6 +139,7 @@ def examine(path: Path) -> Findings:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     found = reading.findings
+    found.reports = [report for report in found.reports if report.facts]
     if not found.facts:
         why = f": {found.skipped[0]}" if found.skipped else ""
         raise UsageError(f"{path}: no crash report in it{why}")
@@ -132,7 +152,8 @@ class _Nothing(UsageError):
 
 class _Reading:
     def __init__(self, scratch: Path) -> None:
-        self.findings = Findings()
+        self.findings = Findings([Report()])
+        self._report = self.findings.reports[0]
         self._scratch = scratch
         self._folders = 0
         self._files = 0
@@ -158,8 +179,9 @@ class _Reading:
             self._run(folder, label)
             return
         if (folder / labrun.MANIFEST).is_file():
-            self._try(label or folder.name, lambda: self._add(labrun.of_test(folder), None))
-            self._evidence(folder, label)
+            with self._test():
+                self._try(label or folder.name, lambda: self._add(labrun.of_test(folder), None))
+                self._evidence(folder, label)
             return
         if depth > MAX_DEPTH * 8:
             self.findings.skipped.append(f"{label}: too many folders inside each other")
@@ -177,17 +199,29 @@ class _Reading:
                 self._try(name, partial(self._file, path, name, 0))
 
     def _run(self, folder: Path, label: str) -> None:
-        record = folder / labrun.RECORD
-        name = f"{label}/{record.name}" if label else record.name
-        self._try(name, lambda: self._add(labrun.read(record), name))
+        name = f"{label}/{labrun.RECORD}" if label else labrun.RECORD
         try:
             failed = labrun.failed(folder)
-        except UsageError:
+        except UsageError as error:
+            self.findings.skipped.append(str(error))
             return
         for test in failed:
-            if test.evidence is not None and test.evidence.is_dir():
-                inside = test.evidence.relative_to(folder).as_posix()
-                self._evidence(test.evidence, f"{label}/{inside}" if label else inside)
+            with self._test():
+                if test.fact is not None:
+                    self._add([test.fact], name)
+                if test.evidence is not None and test.evidence.is_dir():
+                    inside = test.evidence.relative_to(folder).as_posix()
+                    self._evidence(test.evidence, f"{label}/{inside}" if label else inside)
+
+    @contextlib.contextmanager
+    def _test(self) -> Iterator[None]:
+        """Facts from now on are of one test of the lab's."""
+        outer, self._report = self._report, Report(of_test=True)
+        self.findings.reports.append(self._report)
+        try:
+            yield
+        finally:
+            self._report = outer
 
     def _evidence(self, folder: Path, label: str) -> None:
         """One test's evidence: logs and cores, and no prose."""
@@ -228,12 +262,11 @@ class _Reading:
             return
         if head.startswith((_GZIP, _ZSTD)):
             unpacked, note = self._unpack(path, label, zstd=head.startswith(_ZSTD))
-            before = len(self.findings.facts)
+            before = len(self._report.facts)
             self._file(unpacked, label, depth + 1, prose=prose)
             if note:
-                for at in range(before, len(self.findings.facts)):
-                    fact = self.findings.facts[at]
-                    self.findings.facts[at] = replace(fact, notes=(*fact.notes, note))
+                for at, fact in enumerate(self._report.facts[before:], before):
+                    self._report.facts[at] = replace(fact, notes=(*fact.notes, note))
             return
         for reader in WHOLE_READERS:
             if reader.recognise(head, path.name):
@@ -268,7 +301,7 @@ class _Reading:
 
     def _add(self, facts: list[CrashFact], label: str | None) -> None:
         for fact in facts:
-            self.findings.facts.append(fact if label is None else _relabelled(fact, label))
+            self._report.facts.append(fact if label is None else _relabelled(fact, label))
 
     # -- containers -----------------------------------------------------------------------
 

@@ -9,11 +9,12 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from dumpmaker import in_xenvbd
+from dumpmaker import in_xenvbd, xen_core
 
 from lab.core.errors import UsageError
 from lab.crash import labrun, reader
-from lab.crash.dumpwriter import triage_dump
+from lab.crash.dumpwriter import memory_image, triage_dump
+from lab.crash.incidents import incidents
 from lab.crash.reader import examine, read
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -71,6 +72,21 @@ def test_a_run_of_the_lab(run: Path):
         "lab run run.json, test tests/drivers/test_attach.py::test_a"
     )
     assert facts[2].sources["message"].file == "tests/test_a-1/guest-serial.log"
+
+
+def test_each_failed_test_is_a_report_of_its_own(run: Path):
+    (report,) = examine(run).reports
+    assert report.of_test
+    # The record and the serial log tell of one crash. Which of the two crashes DbgView's log
+    # belongs to, nothing says.
+    told, rebooted, printed = incidents(report.facts)
+    assert printed.kind == "unknown"
+    assert told.notes[1] == "during attaching phy:/dev/mapper/x /dev/hdc w"
+    assert [one.symbol for one in told.frames] == ["crash_now", "aggr_pre_handler"]
+    assert told.sources["frames"].file == "tests/test_a-1/guest-serial.log"
+    assert rebooted.message == (
+        "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"
+    )
 
 
 def test_one_test_s_evidence(run: Path):
@@ -212,3 +228,15 @@ def test_a_mail_with_attachments(tmp_path: Path):
     path.write_bytes(html.as_bytes())
     (fact,) = read(path)
     assert (fact.kind, fact.message) == ("hang", "My guest hangs when I copy files")
+
+
+def test_a_core_as_the_lab_keeps_it(tmp_path: Path):
+    crash = in_xenvbd(code=0xD1)
+    (tmp_path / "core.gz").write_bytes(gzip.compress(xen_core(memory_image(crash)), 1))
+    (fact,) = read(tmp_path)
+    assert (fact.plain, fact.parameters) == (0xD1, crash.parameters)
+    assert fact.sources["code"].file == "core.gz"
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF" + bytes(1000))
+    with pytest.raises(UsageError):
+        read(program)

@@ -283,7 +283,7 @@ def _module(module: Module) -> str:
 
 def _more(console: Console, count: int, what: str) -> None:
     if count > 0:
-        console.print(f"  and {count} more {what}", markup=False)
+        console.print(f"  {what}: {count} more", markup=False)
 
 
 def _show_put(console: Console, path: Path, put: Put) -> None:

@@ -105,9 +105,7 @@ class Signature:
         """12 hex digits; crashes with the same one are the same crash.
 
         Of the pieces that are known the strongest make the key, so that the last lines of a
-        log, which differ by timing, matter only where nothing better is known. Frames count
-        down to the first one in the blamed driver: how many there are below it depends on
-        who looked at the stack.
+        log, which differ by timing, matter only where nothing better is known.
         """
         strong: list[Any] = [self.kind, self.code, self.module, list(self.key_frames)]
         if not self.frames and self.code is None:
@@ -119,10 +117,14 @@ class Signature:
 
     @property
     def key_frames(self) -> tuple[str, ...]:
-        """The frames that are part of the key."""
-        for depth, frame in enumerate(self.frames, 1):
+        """The frames that are part of the key.
+
+        The innermost one in the blamed driver, if there is one: what the kernel did above it
+        on its way to stop, and how far the stack was walked below, depends on who looked.
+        """
+        for frame in self.frames:
             if self.module is not None and _module_of(frame) == self.module:
-                return self.frames[:depth]
+                return (frame,)
         return self.frames[:KEY_FRAMES]
 
     def text(self) -> str:

@@ -85,7 +85,9 @@ def show(judgement: Judgement, *, quiet: bool = False) -> None:
     record, said = judgement.record, judgement.verdict
     name = record.driver.basename if record.driver else "no driver"
     console.print(f"{said.status.value}", style=COLOURS.get(said.status, "yellow"), end=" ")
-    console.print(f"{name} on {record.guest_label}", markup=False)
+    toolstack = record.versions.get("toolstack", "xl")
+    through = "" if toolstack == "xl" else f", through {toolstack}"
+    console.print(f"{name} on {record.guest_label}{through}", markup=False)
     for reason in said.reasons:
         console.print(f"  {reason}", markup=False)
     console.print(f"  report: {judgement.result.report}", markup=False)

@@ -51,7 +51,7 @@ class Template:
         profile: the profile it was made for.
         accel: the rung it runs on.
         images: host and guest image by name.
-        versions: QEMU's and Xen's versions, and the lab's.
+        versions: QEMU's and Xen's versions, and the lab's; which toolstack dom0 has.
         stage: the frozen state.
         spec: the machine that made it.
         access: how to get into a clone.
@@ -176,6 +176,7 @@ class Kitchen:
             versions={
                 "pvlab": __version__,
                 "qemu": self.accel.emulator_version,
+                "toolstack": baker.toolstack,
                 **baker.recorded(stage, "versions"),
             },
             stage=stage,

@@ -114,6 +114,8 @@ def summarize(terminal: pytest.TerminalReporter, run: Run) -> None:
     terminal.line(f"guest: {record.guest_label} (profile {record.profile})")
     if accelerator is not None:
         terminal.line(f"accelerator: {accelerator.name} ({accelerator.why})")
+    if toolstack := record.versions.get("toolstack"):
+        terminal.line(f"toolstack: {toolstack}")
     if record.driver is not None:
         driver = record.driver
         terminal.line(f"driver: {driver.name} {driver.version} ({driver.basename})")

@@ -1,19 +1,27 @@
-"""The ``xm`` dialect (xend, Xen 3.x)."""
+"""The ``xm`` dialect (xend, Xen 3.x), and a shim that speaks it in a dom0 that has only xl."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken
 from lab.xen.blockspec import BlockSpec
+from lab.xen.dom0 import Dom0
 from lab.xen.toolstack import DomainRef, Toolstack, ref
 
 _TOKEN = re.compile(r"""\s*(?:([()])|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s()'"]+))""")
 
 # An S-expression: a word or a list of them.
 Sxp = str | list["Sxp"]
+
+
+XM_OVER_XL = "xm (shim over xl)"
+"""What reports call the shim."""
+
+_SHIM = "xm_over_xl.sh"
 
 
 class XmToolstack(Toolstack):
@@ -83,3 +91,22 @@ def as_dict(sxp: Sxp) -> dict[str, Any]:
         else:
             members[name] = [members[name], value]
     return members
+
+
+def shim() -> bytes:
+    """The shim's program, a shell script for dom0."""
+    return Path(__file__).with_name(_SHIM).read_bytes()
+
+
+def install_shim(dom0: Dom0, deadline: Deadline) -> None:
+    """Make ``xm`` a command of a dom0 that has ``xl``.
+
+    Raises:
+        LabBroken: dom0 does not take it, or it does not run there.
+    """
+    dom0.run(
+        "cat > /usr/sbin/xm && chmod 755 /usr/sbin/xm && xm version",
+        deadline,
+        stdin=shim(),
+        check=True,
+    )

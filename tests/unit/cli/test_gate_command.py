@@ -25,7 +25,10 @@ from lab.guest.crash import CrashKind, CrashReport
 def pytest_pvlab_prepare(profile, accel, progress):
     if Path({folder!r}, "no-lab").exists():
         raise LabBroken("no emulator")
-    return plugin_fakes.Template(Path({folder!r}, "journal"))
+    template = plugin_fakes.Template(Path({folder!r}, "journal"))
+    if Path({folder!r}, "shim").exists():
+        template.versions["toolstack"] = "xm (shim over xl)"
+    return template
 """
 
 SUITE = """
@@ -85,6 +88,18 @@ def test_broken_lab_is_neither(package, tmp_path, capfd):
     (tmp_path / "no-lab").touch()
     assert cli.main(["gate", "--driver", str(package("good"))]) == 3
     assert "LAB good on stand-in" in capfd.readouterr().out
+
+
+def test_shim_is_named_in_every_report(package, tmp_path, capfd):
+    (tmp_path / "shim").touch()
+    file = tmp_path / "gate.json"
+    assert cli.main(["gate", "--driver", str(package("good")), "--json", str(file)]) == 0
+    out = capfd.readouterr().out
+    assert "toolstack: xm (shim over xl)\n" in out
+    assert ", through xm (shim over xl)\n" in out
+    for report in (file, *(Path("results/latest", n) for n in ("run.json", "report.html"))):
+        assert "xm (shim over xl)" in report.read_text(), report
+    assert "xm (shim over xl)" in Path("results/latest/junit.xml").read_text()
 
 
 def test_json_on_stdout_stands_alone(package, capfd):

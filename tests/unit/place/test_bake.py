@@ -32,6 +32,7 @@ from lab.place.stage import Stage, StageStore
 from lab.place.standin import guest_image as guest_image_for
 from lab.place.warm import Kitchen, prepare
 from lab.qemu.accel import AccelChoice
+from lab.xen.xm import shim
 
 
 class World:
@@ -345,10 +346,36 @@ def test_password_that_nobody_says(
     assert caught.value.exit_code is ExitCode.USAGE
 
 
-def test_toolstack_that_the_host_lacks(baker: BakerMaker):
-    with pytest.raises(UsageError, match="xen417-debian has no xm") as caught:
-        baker(toolstack="xm")
-    assert caught.value.hint == "it has xl"
+def test_toolstack_that_the_host_lacks(baker: BakerMaker, tmp_path: Path):
+    for has, asked in ((("xm",), "xl"), ((), "xm")):
+        host = host_image(tmp_path / "bare", toolstacks=has)
+        with pytest.raises(UsageError, match=f"xen417-debian has no {asked}") as caught:
+            baker(host=host, toolstack=asked)
+        assert caught.value.hint == f"it has {', '.join(has)}"
+
+
+def test_xm_where_there_is_only_xl_is_a_shim(
+    baker: BakerMaker, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bake, "XmToolstack", lambda dom0: FakeXl(world))
+    plain = baker()
+    shimmed = baker(toolstack="xm")
+    assert (plain.toolstack, shimmed.toolstack) == ("xl", "xm (shim over xl)")
+    # dom0 ready is the same for both; the guest is not, nor is it for another shim.
+    (host_key, guest_key), (same, other) = plain._keys(), shimmed._keys()
+    assert host_key == same
+    assert guest_key != other
+    shimmed.stage()
+    (command,) = (one for one in world.dom0.commands if one.startswith("cat > /usr/sbin/xm"))
+    assert world.dom0.stdin[command] == shim()
+    assert world.dom0.commands.index(command) > world.dom0.commands.index(bake._WARM_UP)
+    monkeypatch.setattr(bake, "shim", lambda: b"another")
+    assert shimmed._keys()[1] not in (guest_key, other)
+
+
+def test_xm_of_the_host_s_own_is_no_shim(baker: BakerMaker, world: World, tmp_path: Path):
+    own = baker(host=host_image(tmp_path / "own", toolstacks=("xm",)), toolstack="xm")
+    assert own.toolstack == "xm"
 
 
 # -- machine ----------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from winrm.protocol import Protocol
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken, PvlabError
+from lab.core.journal import noun
 from lab.guest.errors import GuestSilent
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ _NOT_WINRM = (
 )
 
 
+@noun
 class Channel:
     """A command line in one guest.
 

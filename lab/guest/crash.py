@@ -17,6 +17,7 @@ from typing import Protocol
 
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed, LabBroken
+from lab.core.journal import noun
 from lab.guest.channel import Channel
 from lab.guest.errors import GuestSilent
 from lab.xen.domain import Domain
@@ -58,6 +59,7 @@ class CrashReport:
     evidence: tuple[str, ...]
 
 
+@noun
 class CrashMonitor:
     """Watches one guest for crashes; starts nothing and runs only when asked.
 

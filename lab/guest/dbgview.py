@@ -12,6 +12,7 @@ from pathlib import Path
 from lab.core.dbglog import DbgLine, parse, split_lines
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken, UsageError
+from lab.core.journal import noun
 from lab.guest.channel import CODE_PAGE, Channel
 from lab.guest.errors import GuestFileMissing
 from lab.guest.files import Files
@@ -36,6 +37,7 @@ def parse_file(path: Path) -> Iterator[DbgLine]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
+@noun
 class DbgView:
     """DbgView in one guest.
 

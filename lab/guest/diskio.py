@@ -43,6 +43,7 @@ from dataclasses import dataclass
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DriverFailure, LabBroken
+from lab.core.journal import noun
 from lab.guest.channel import Channel
 from lab.guest.names import WORK_DIR
 
@@ -140,6 +141,7 @@ class DiskLength:
         return self.length // SECTOR
 
 
+@noun
 class DiskIo:
     """The tool, in one guest.
 
@@ -235,6 +237,7 @@ class DiskIo:
         return result
 
 
+@noun
 class Job:
     """A ``diskio run`` in the background.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken, UsageError
+from lab.core.journal import noun
 from lab.guest import tables
 from lab.guest.channel import Channel
 from lab.guest.errors import DiskError, DiskIoError
@@ -184,6 +185,7 @@ class DriveSize:
         return 0 <= missing < max((self.cylinder_sectors or 0) * self.sector_bytes, 1)
 
 
+@noun
 class Disks:
     """The guest's disks.
 

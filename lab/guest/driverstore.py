@@ -16,6 +16,7 @@ from typing import Protocol
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, DriverFailure, LabBroken, UsageError
+from lab.core.journal import noun
 from lab.guest.channel import Channel
 from lab.guest.errors import DeviceError
 from lab.guest.files import Files
@@ -109,6 +110,7 @@ class InstallResult:
     devices: tuple[str, ...]
 
 
+@noun
 class DriverStore:
     """Drivers and devices in one guest.
 

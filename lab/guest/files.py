@@ -18,6 +18,7 @@ from pathlib import Path
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken, UsageError
+from lab.core.journal import noun
 from lab.guest.channel import Channel
 from lab.guest.errors import GuestFileMissing
 from lab.guest.names import WORK_DIR, checked_path, parent
@@ -30,6 +31,7 @@ _EMPTY_FILE = "0x800703ee"
 _NOT_THERE = ("0x80070002", "0x80070003", "cannot find the file", "cannot find the path")
 
 
+@noun
 class Files:
     """The guest's file system.
 

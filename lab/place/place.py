@@ -17,6 +17,7 @@ import paramiko
 from lab.config.profile import Deadlines, Profile
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, LabBroken, PvlabError
+from lab.core.journal import noun
 from lab.guest.channel import Channel
 from lab.guest.crash import CrashMonitor
 from lab.guest.guest import Guest
@@ -94,6 +95,7 @@ class Access:
         )
 
 
+@noun
 class Place:
     """One host and its guest; a context manager.
 

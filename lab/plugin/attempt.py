@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lab.core.errors import GuestCrashed, LabBroken
+from lab.core.journal import unheard
 from lab.evidence.manifest import CRASH, FULL, LIGHT, PieceName
 from lab.guest.errors import GuestSilent
 from lab.plugin.campaigns import Attempt, CampaignItem, describe
@@ -28,6 +29,7 @@ from lab.plugin.known import compare
 from lab.plugin.marks import area_of, expected
 from lab.plugin.options import settings
 from lab.plugin.recorder import attach
+from lab.plugin.recording import keep
 from lab.plugin.telling import tell
 from lab.suite.aftermath import Seen, examine, find_crash, freeze
 from lab.suite.blame import decide, leaves
@@ -82,6 +84,14 @@ def look_after(
         lab: of the session.
     """
     attach(report, area=area_of(item), expected=_expected(item, lab))
+    # What looking does to the place is not the test's doing.
+    with unheard():
+        _look(item, call, report, lab)
+
+
+def _look(
+    item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, lab: Lab
+) -> None:
     if preparation := lab.preparation():
         attach(report, preparation=preparation)
     if isinstance(item, CampaignItem) and report.when == "call":
@@ -93,6 +103,7 @@ def look_after(
         _after_failure(item, error, report, lab)
     elif report.when == "call" and report.passed and not isinstance(item, Attempt):
         _collect(item, report, lab, PASSED)
+        _keep(item, lab, failed=False, outcome="passed")
 
 
 def _expected(item: pytest.Item, lab: Lab) -> float | None:
@@ -143,8 +154,18 @@ def _after_failure(
             freeze(place, lab.deadline("command"))
         if not health.ok:
             pieces = BROKEN if place is not None and place.dom0.connected else NO_DOM0
+        if pieces:
+            # First, as it costs nothing and says what the rest is about.
+            _keep(item, lab, failed=True, outcome=str(verdict))
         _collect(item, report, lab, pieces, "evidence" if health.ok else "command")
     tell(item, report, error, crash, verdict)
+
+
+def _keep(item: pytest.Item, lab: Lab, *, failed: bool, outcome: str) -> None:
+    try:
+        keep(item, lab, failed=failed, outcome=outcome)
+    except Exception as error:
+        item.warn(pytest.PytestWarning(f"pvlab: no scenario was recorded: {error}"))
 
 
 def _collect(

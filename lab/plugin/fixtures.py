@@ -95,9 +95,9 @@ def jitter(request: pytest.FixtureRequest, pvlab_run: Workplace) -> Jitter:
     Function scope: an attempt of a race has its own seed. In other tests the seed is 1, or
     that of ``--pvlab-seed``. Each wait is among the test's timings.
     """
+    from lab.plugin.recording import seed_of
+
     item = request.node
-    asked = pvlab_run.settings.seed
-    seed = getattr(item, "seed", 1 if asked is None else asked)
     waits = itertools.count(1)
 
     def note(name: str, seconds: float) -> None:
@@ -105,7 +105,7 @@ def jitter(request: pytest.FixtureRequest, pvlab_run: Workplace) -> Jitter:
         if place is not None:
             place.timings[f"jitter_{next(waits)} {name}"] = seconds
 
-    return Jitter(seed, note)
+    return Jitter(seed_of(item), note)
 
 
 @pytest.fixture
@@ -113,11 +113,15 @@ def place(request: pytest.FixtureRequest, pvlab_run: Workplace, lab: Lab) -> Ite
     """A clone of the template of this test's own: Xen, dom0, and a live guest.
 
     Function scope, always: cloning takes less than a second, and a crash stays in its test.
+    What the test does with it is recorded, and kept with its evidence as ``scenario.yaml``.
     """
+    from lab.plugin.recording import recording
+
     clone = lab.clone()
     try:
         pvlab_run.adopt(request.node, clone)
-        yield clone
+        with recording(request.node):
+            yield clone
     finally:
         pvlab_run.release(request.node)
         lab.discard(clone)

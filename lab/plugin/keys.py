@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lab.plugin.run import Run
     from lab.plugin.sources import PlaceSources
     from lab.plugin.workplace import Workplace
+    from lab.scenario.record import Recorder
     from lab.suite.errata import Erratum
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -38,6 +39,9 @@ COLLECTOR: pytest.StashKey[Collector] = pytest.StashKey()
 
 SOURCES: pytest.StashKey[PlaceSources] = pytest.StashKey()
 """In an item: where that evidence comes from."""
+
+RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
+"""In an item: what listens to its test, for the scenario that it runs."""
 
 RUN_FIXTURE = "pvlab_run"
 """A test that has this fixture, directly or not, uses the lab."""

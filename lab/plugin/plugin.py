@@ -14,6 +14,7 @@ from lab.plugin.fixtures import (
     lab,
     place,
     pvlab_run,
+    replay,
     xen_host,
 )
 from lab.plugin.hooks import (
@@ -61,5 +62,6 @@ __all__ = [
     "pytest_terminal_summary",
     "pytest_testnodedown",
     "pytest_xdist_node_collection_finished",
+    "replay",
     "xen_host",
 ]

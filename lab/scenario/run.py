@@ -21,6 +21,7 @@ from lab.core.errors import (
     PvlabError,
     UsageError,
 )
+from lab.core.journal import noun
 from lab.crash import reader
 from lab.crash.facts import CrashFact, Source
 from lab.guest.crash import CrashKind
@@ -119,6 +120,7 @@ class _Running:
     disk: str
 
 
+@noun
 class Runner:
     """Executes steps in one place.
 

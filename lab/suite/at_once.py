@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lab.core.deadline import NotYet, wait_for
 from lab.core.errors import DeadlineExpired, DriverFailure
+from lab.core.journal import verb
 from lab.xen import vbd
 from lab.xen.blockspec import BlockSpec
 
@@ -36,6 +37,7 @@ class Move:
     force: bool = False
 
 
+@verb
 def at_once(place: Place, moves: Sequence[Move], lab: Allowances) -> None:
     """Make all moves from one script in dom0, each in a process of its own, and wait for them.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken
+from lab.core.journal import noun
 from lab.guest.diskio import SECTOR, describe, pattern
 from lab.xen.dom0 import Dom0
 from lab.xen.storage import VolumeGroup
@@ -23,6 +24,7 @@ _SHOWN = 5
 _PIECE = 2048
 
 
+@noun
 @dataclass
 class Backing:
     """A block device in dom0.
@@ -166,6 +168,7 @@ class Backing:
         )
 
 
+@noun
 class Mapped(Backing):
     """A device-mapper device over a volume, whose table can be changed under the guest."""
 
@@ -258,6 +261,7 @@ class Mapped(Backing):
         self._dom0.run(f"modprobe {module}", deadline, check=True)
 
 
+@noun
 class Backings:
     """Makes block devices in dom0.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lab.core.errors import DeadlineExpired, DriverFailure
+from lab.core.journal import noun
 from lab.xen import vbd
 from lab.xen.blockspec import BlockSpec
 
@@ -62,6 +63,7 @@ class BlockDevice:
         self.vbd, self.disk = self._maker.attach(self.spec)
 
 
+@noun
 class BlockDevices:
     """Makes block devices in one place.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from lab.core.deadline import Deadline, NotYet, wait_for
+from lab.core.journal import noun
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ def rest(what: str, seconds: float) -> None:
     wait_for(what, over, Deadline(seconds + GRACE), interval=seconds)
 
 
+@noun
 class Jitter:
     """Waits and orders that a seed decides.
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken
+from lab.core.journal import verb
 from lab.place.place import Place
 
 # The guest's own grant table, through Xen: every entry that allows somebody something, mapped
@@ -78,6 +79,7 @@ class Holdings:
         return {name: now - old[name] for name, now in asdict(self).items() if now > old[name]}
 
 
+@verb
 def holdings(place: Place, deadline: Deadline) -> Holdings:
     """Count what is held for a place's guest now.
 

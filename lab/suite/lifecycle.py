@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed
+from lab.core.journal import verb
 from lab.place.place import Place
 from lab.xen.domain import Domain
 
@@ -20,6 +21,7 @@ _LOOK_SECONDS = 20.0
 T = TypeVar("T")
 
 
+@verb
 def reboot(place: Place, deadline: Deadline) -> None:
     """Restart the guest from inside and wait until it answers.
 
@@ -39,6 +41,7 @@ def reboot(place: Place, deadline: Deadline) -> None:
     _await_guest(place, "the guest to restart", back, deadline)
 
 
+@verb
 def power_off(place: Place, deadline: Deadline) -> None:
     """Stop the guest from inside and wait until its domain has shut down.
 
@@ -60,6 +63,7 @@ def power_off(place: Place, deadline: Deadline) -> None:
         raise DriverFailure(f"the guest was told to shut down: {error.message}") from error
 
 
+@verb
 def save(place: Place, deadline: Deadline) -> None:
     """Save the guest to a file in dom0, which ends its domain.
 
@@ -71,6 +75,7 @@ def save(place: Place, deadline: Deadline) -> None:
     place.toolstack.save(place.domain, IMAGE, deadline)
 
 
+@verb
 def restore(place: Place, deadline: Deadline) -> None:
     """Bring a saved guest back and wait until it answers.
 
@@ -91,6 +96,7 @@ def restore(place: Place, deadline: Deadline) -> None:
     place.dom0.run(f"rm -f {IMAGE}", deadline)
 
 
+@verb
 def migrate(place: Place, deadline: Deadline) -> None:
     """Migrate the guest, live, to the host that it is on, and wait until it answers.
 

@@ -20,6 +20,7 @@ import paramiko
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken, UsageError
+from lab.core.journal import noun
 from lab.xen.forward import Forward
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class RawOutput:
     seconds: float
 
 
+@noun
 class Dom0:
     """One multiplexed SSH connection to dom0.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken, UsageError
+from lab.core.journal import noun
 from lab.xen.dom0 import Dom0
 
 SECTOR_BYTES = 512
@@ -41,6 +42,7 @@ class LogicalVolume:
         return self.size_bytes // SECTOR_BYTES
 
 
+@noun
 class VolumeGroup:
     """A volume group in dom0.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken
+from lab.core.journal import noun
 from lab.xen.blocklist import BlockList, parse_block_list
 from lab.xen.blockspec import BlockSpec, devid
 from lab.xen.complaints import complaint
@@ -23,6 +24,7 @@ DomainRef = Domain | str | int
 _NAME_IN_CONFIG = r"""sed -n "s/^ *name *= *[\"']\([^\"']*\)[\"'].*/\1/p" """
 
 
+@noun
 class Toolstack(ABC):
     """What ``xl`` and ``xm`` have in common; a dialect adds the rest.
 

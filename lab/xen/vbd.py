@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, GuestCrashed, LabBroken
+from lab.core.journal import verb
 from lab.xen.blockspec import BlockSpec, vdev_name
 from lab.xen.complaints import complaint
 from lab.xen.domain import Domain
@@ -234,6 +235,7 @@ def backend_path(domid: int, devid: int, kind: str = "vbd") -> str:
     return f"/local/domain/0/backend/{kind}/{domid}/{devid}"
 
 
+@verb
 def read(xenstore: Xenstore, domid: int, devid: int, deadline: Deadline) -> Vbd | None:
     """A device as it is now; None when the guest has none of that number."""
     front = xenstore.ls(frontend_path(domid, devid), deadline)
@@ -244,6 +246,7 @@ def read(xenstore: Xenstore, domid: int, devid: int, deadline: Deadline) -> Vbd 
     return Vbd.of(domid, devid, {**front, **back})
 
 
+@verb
 def attach(
     toolstack: Toolstack,
     xenstore: Xenstore,
@@ -323,6 +326,7 @@ def attach(
     )
 
 
+@verb
 def detach(
     toolstack: Toolstack,
     xenstore: Xenstore,

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken
+from lab.core.journal import noun
 from lab.xen.dom0 import Dom0
 from lab.xen.remote_wait import wait_loop
 
@@ -19,6 +20,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _ANSWER_SECONDS = 2
 
 
+@noun
 class Xenstore:
     """Reads and writes nodes.
 

@@ -1,0 +1,67 @@
+"""The scenario that a test really ran, recorded while it runs and kept with its evidence."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab.core import journal
+from lab.core.errors import PvlabError
+from lab.plugin.keys import COLLECTOR, RECORDER, WORKPLACE, tests_driver
+from lab.plugin.options import settings
+from lab.scenario.bundle import SCENARIO
+from lab.scenario.record import Recorder
+from lab.scenario.text import dumps
+
+if TYPE_CHECKING:
+    from lab.plugin.session import Lab
+
+DEFAULT_SEED = 1
+"""Of the jitter of a test that is no race, unless one is asked for."""
+
+
+def seed_of(item: pytest.Item) -> int:
+    """The seed of a test's jitter: an attempt's own, else the one asked for."""
+    asked = settings(item.config).seed
+    seed: int = getattr(item, "seed", DEFAULT_SEED if asked is None else asked)
+    return seed
+
+
+@contextmanager
+def recording(item: pytest.Item) -> Iterator[None]:
+    """Record what a test does with its place."""
+    recorder = item.stash[RECORDER] = Recorder(seed=seed_of(item))
+    with journal.listening(recorder):
+        yield
+
+
+def keep(item: pytest.Item, lab: Lab, *, failed: bool, outcome: str) -> None:
+    """Put the scenario so far with a test's evidence; nothing when it did nothing.
+
+    Args:
+        item: the test.
+        lab: of the session.
+        failed: whether it did.
+        outcome: in a line.
+    """
+    recorder = item.stash.get(RECORDER, None)
+    collector = item.stash.get(COLLECTOR, None)
+    workplace = item.config.stash.get(WORKPLACE, None)
+    if recorder is None or collector is None:
+        return
+    about = {"title": item.name, "origin": item.nodeid, "outcome": outcome}
+    about["profile"] = lab.profile.name
+    if lab.prepared is not None:
+        about["accelerator"] = lab.prepared.accel.name
+    if workplace is not None and tests_driver(item):
+        with contextlib.suppress(PvlabError):
+            package = workplace.driver_package
+            about["driver"] = f"{package.name} {package.version}".strip()
+            about["driver_sha256"] = package.identity
+    scenario = recorder.scenario(failed=failed, **about)
+    if scenario.steps:
+        collector.add(SCENARIO, dumps(scenario))

@@ -1,12 +1,14 @@
 """``pvlab scenario``: scenarios shown, run and recorded.
 
 Exit codes of ``run``: 0 every attempt passed, 1 the driver failed in one, 2 bad input, 3 the lab
-failed or nobody can be blamed.
+failed or nobody can be blamed. Of ``record``: 0 recorded, whether the tests passed or not, 2 bad
+input, 3 nothing was recorded.
 """
 
 from __future__ import annotations
 
 import json as json_module
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,17 +25,21 @@ from lab.cli.options import (
     AccelOption,
     ConfigOption,
     DriverOption,
+    IntensityOption,
     JsonFile,
     ProfileOption,
+    SeedOption,
+    split_tests,
 )
 from lab.config.load import load_profile
-from lab.core.errors import ExitCode, UsageError
+from lab.core.errors import ExitCode, LabBroken, UsageError
 from lab.crash.facts import to_json
-from lab.scenario.bundle import Loaded, load_any
+from lab.scenario.bundle import SCENARIO, Loaded, load_any
 from lab.scenario.model import weight
 from lab.scenario.outcome import End, Outcome
 from lab.scenario.rate import rate
 from lab.scenario.text import dumps, outline, plain
+from lab.suite.intensity import Level
 from lab.suite.sequential import Tally
 
 app = typer.Typer(
@@ -149,6 +155,66 @@ def run(
         if code in codes:
             return int(code)
     return int(ExitCode.PASS)
+
+
+@app.command()
+def record(
+    tests: Annotated[
+        list[str], typer.Argument(metavar="TEST...", help="Node ids of driver tests.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the scenarios; else where they are."),
+    ] = None,
+    driver: DriverOption = None,
+    profile: ProfileOption = None,
+    config: ConfigOption = None,
+    accel: AccelOption = None,
+    intensity: IntensityOption = Level.STANDARD,
+    seed: SeedOption = None,
+) -> int:
+    """Run driver tests and print where the scenarios are that they ran."""
+    # A run of the suite: every test keeps its scenario with its evidence.
+    from lab.cli.suite import SuiteRequest, run_suite
+    from lab.results.writer import load_run
+
+    load_profile(profile, config)
+    chosen, extra = split_tests(tests)
+    result = run_suite(
+        SuiteRequest(
+            driver=driver,
+            profile=profile,
+            config=config,
+            accel=accel,
+            tests=chosen,
+            extra=extra,
+            intensity=intensity,
+            seed=seed,
+            quiet=True,
+        ),
+        label="record",
+    )
+    found = [
+        file
+        for test in load_run(result.folder).tests
+        if test.evidence and (file := result.folder / test.evidence / SCENARIO).is_file()
+    ]
+    if not found:
+        raise LabBroken(f"no test did anything that was recorded; see {result.report}")
+    for file in found:
+        print(_copied(file, output) if output is not None else file)
+    return int(ExitCode.PASS)
+
+
+def _copied(file: Path, folder: Path) -> Path:
+    """Copy a scenario out of a run's folder, named for its test."""
+    target = folder / f"{file.parent.name}.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
+    return target
 
 
 def _timeline(console: Console, outcome: Outcome) -> None:

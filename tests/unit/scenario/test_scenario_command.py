@@ -137,3 +137,46 @@ def test_incomplete_scenarios_say_so(tmp_path, stand, capsys):
     stand.outcomes = [PASSED]
     assert pvlab("run", path, "--driver", "d.zip") == 0
     assert "not complete" in capsys.readouterr().err
+
+
+@pytest.fixture
+def suite(monkeypatch, tmp_path):
+    """A run of the suite whose tests left what they are told."""
+    made = SimpleNamespace(tests=[], asked=None)
+
+    def run_suite(request, *, label):
+        made.asked = request
+        return SimpleNamespace(folder=tmp_path / "run", report=tmp_path / "run" / "report.html")
+
+    def leaves(name, text):
+        folder = tmp_path / "run" / "tests" / name
+        folder.mkdir(parents=True)
+        if text:
+            (folder / "scenario.yaml").write_text(text)
+        made.tests.append(SimpleNamespace(evidence=f"tests/{name}"))
+
+    made.leaves = leaves
+    monkeypatch.setattr("lab.cli.suite.run_suite", run_suite)
+    monkeypatch.setattr("lab.results.writer.load_run", lambda _: made)
+    return made
+
+
+def test_recording_is_a_run_of_the_suite(suite, tmp_path, capsys):
+    suite.leaves("test-one", "pvlab_scenario: 1\n")
+    suite.leaves("test-idle", "")
+    suite.tests.append(SimpleNamespace(evidence=None))
+    assert pvlab("record", "tests/drivers/a.py::test_one", "--seed", 3, "--", "-x") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(tmp_path / "run" / "tests" / "test-one" / "scenario.yaml")
+    ]
+    assert (suite.asked.tests, suite.asked.extra) == (["tests/drivers/a.py::test_one"], ["-x"])
+    assert suite.asked.seed == 3
+    out = tmp_path / "out"
+    assert pvlab("record", "tests/drivers/a.py::test_one", "-o", out) == 0
+    assert (out / "test-one.yaml").read_text() == "pvlab_scenario: 1\n"
+
+
+def test_nothing_recorded_is_the_lab_s(suite, capsys):
+    suite.leaves("test-idle", "")
+    assert pvlab("record", "tests/drivers/a.py") == 3
+    assert "recorded" in capsys.readouterr().err

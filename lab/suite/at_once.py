@@ -48,7 +48,7 @@ def at_once(place: Place, moves: Sequence[Move], lab: Allowances) -> None:
         LabBroken: dom0 failed.
     """
     domain, toolstack = place.domain, place.toolstack
-    lines = []
+    lines: list[str] = []
     for move in moves:
         words = (
             toolstack.block_attach_words(domain, move.spec)

@@ -8,6 +8,7 @@ import pytest
 
 from lab.core.deadline import NotYet, wait_for
 from lab.suite import lifecycle
+from lab.suite.at_once import Move, at_once
 from lab.suite.intensity import Count
 from lab.suite.leaks import holdings
 from lab.xen import vbd
@@ -182,18 +183,10 @@ def test_concurrent_attaches(
         BlockSpec.parse(backing.spec, f"/dev/{vdev}")
         for backing, vdev in zip(made, NAMES, strict=False)
     ]
-    toolstack = place.toolstack
-    commands = [
-        toolstack.command(*toolstack.block_attach_words(place.domain, spec)) for spec in specs
-    ]
     before = {disk.number for disk in guest.disks.list(lab.deadline("command"))}
     deadline = lab.deadline("boot")
     with guest.crash.guard("concurrent attaches", deadline):
-        script = " & ".join(commands) + " & wait"
-        place.dom0.run(f"({script}) 2>&1", deadline, check=True)
-        for spec in specs:
-            path = f"{vbd.frontend_path(place.domain.domid, spec.devid)}/state"
-            place.xenstore.wait(path, ["4"], deadline)
+        at_once(place, [Move("attach", spec) for spec in specs], lab)
         guest.disks.wait_for_disks(len(before) + count, deadline)
         disks = [d.number for d in guest.disks.list(deadline) if d.number not in before]
     sizes = sorted(diskio.size(number, lab.deadline("command")).sectors for number in disks)
@@ -239,7 +232,9 @@ def test_attach_while_paused(installed_driver, backings, place, guest, diskio, l
 @pytest.mark.slow
 @pytest.mark.claim("an attach to a guest that boots completes when the driver is there", HISTORY)
 @pytest.mark.cost(attach=1, dom0=20, command=10, reboot=1, mib=1)
-def test_attach_while_booting(installed_driver, backings, place, guest, diskio, lab):
+def test_attach_while_booting(
+    installed_driver, backings, place, guest, diskio, lab, evidence
+):  # fmt: skip
     if place.drive_c_in_memory:
         pytest.skip("drive C: of this guest is in its memory: the driver is lost with a restart")
     backing = backings.exact(12345, lab.deadline("command"))
@@ -249,7 +244,9 @@ def test_attach_while_booting(installed_driver, backings, place, guest, diskio, 
     attach = toolstack.command(*toolstack.block_attach_words(name, spec))
     place.dom0.run(
         f"(while now=$({number} 2>/dev/null); "
-        f'[ -z "$now" ] || [ "$now" = {place.domain.domid} ]; do sleep 1; done; {attach}) '
+        f'[ -z "$now" ] || [ "$now" = {place.domain.domid} ]; do sleep 1; done; '
+        # A domain that is still being made takes no devices.
+        f"for attempt in $(seq 30); do {attach} && break; sleep 1; done) "
         ">/tmp/attach.log 2>&1 </dev/null &",
         lab.deadline("command"),
     )
@@ -257,7 +254,11 @@ def test_attach_while_booting(installed_driver, backings, place, guest, diskio, 
     deadline = lab.deadline("attach")
     with guest.crash.guard("an attach while it booted", deadline):
         state = f"{vbd.frontend_path(place.domain.domid, spec.devid)}/state"
-        place.xenstore.wait(state, ["4"], deadline)
+        try:
+            place.xenstore.wait(state, ["4"], deadline)
+        finally:
+            said = place.dom0.run("cat /tmp/attach.log", lab.deadline("command")).stdout
+            evidence.add("attach.log", said)
 
         def shown():
             disks = guest.disks.list(lab.deadline("command"), rescan=True)

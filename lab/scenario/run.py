@@ -203,39 +203,29 @@ class Runner:
             self._one(step, (*at, index), lane=lane)
 
     def _one(self, step: AnyStep, path: Path, *, lane: bool) -> None:
-        with self._timed(step, path):
-            try:
-                if isinstance(step, Repeat):
-                    for _ in range(step.times):
-                        self._all(step.steps, (*path, "repeat", "steps"), lane=lane)
-                elif isinstance(step, Together):
-                    self._together(step, path, lane=lane)
-                elif lane:
-                    self._do(step, lane=True)
-                else:
-                    operation = words(step)
-                    with self._place.guest.crash.guard(operation, self._lab.deadline("command")):
-                        self._do(step, lane=False)
-            except (GuestCrashed, WrongData, LabBroken, UsageError):
-                raise
-            except PvlabError:
-                if not step.may_fail:
-                    raise
-
-    @contextmanager
-    def _timed(self, step: AnyStep, path: Path) -> Iterator[None]:
         started = time.monotonic() - self._started
         error = ""
         try:
-            yield
+            self._step(step, path, lane=lane)
         except BaseException as failure:
             error = str(failure) or type(failure).__name__
-            if not isinstance(step, Together | Repeat):
-                self._failed_at = self._failed_at or f"{where(path)}, {words(step)}"
-            raise
+            if not (step.may_fail and _forgivable(failure)):
+                if not isinstance(step, Together | Repeat):
+                    self._failed_at = self._failed_at or f"{where(path)}, {words(step)}"
+                raise
         finally:
             ended = time.monotonic() - self._started
             self._moments.append(Moment(path, words(step), started, ended, error))
+
+    def _step(self, step: AnyStep, path: Path, *, lane: bool) -> None:
+        if isinstance(step, Repeat):
+            for _ in range(step.times):
+                self._all(step.steps, (*path, "repeat", "steps"), lane=lane)
+        elif isinstance(step, Together):
+            self._together(step, path, lane=lane)
+        else:
+            with self._guarded(words(step), lane=lane):
+                self._do(step, lane=lane)
 
     def _together(self, step: Together, path: Path, *, lane: bool) -> None:
         if (moves := self._moves(step)) is not None:
@@ -809,6 +799,12 @@ def _answered() -> Iterator[None]:
         yield
     except DeadlineExpired as late:
         raise Hang(f"requests hang: {late.message}") from late
+
+
+def _forgivable(failure: BaseException) -> bool:
+    """Whether a step that may fail may fail so."""
+    grave = (GuestCrashed, WrongData, LabBroken, UsageError)
+    return isinstance(failure, PvlabError) and not isinstance(failure, grave)
 
 
 def _first(errors: Sequence[BaseException]) -> BaseException:

@@ -32,7 +32,7 @@ from lab.plugin.recorder import attach
 from lab.plugin.recording import keep
 from lab.plugin.telling import tell
 from lab.suite.aftermath import Seen, examine, find_crash, freeze
-from lab.suite.blame import decide, leaves
+from lab.suite.blame import Verdict, decide, leaves
 from lab.suite.intensity import Intensity
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _look(
         _after_failure(item, error, report, lab)
     elif report.when == "call" and report.passed and not isinstance(item, Attempt):
         _collect(item, report, lab, PASSED)
-        _keep(item, lab, failed=False, outcome="passed")
+        _keep(item, lab, None)
 
 
 def _expected(item: pytest.Item, lab: Lab) -> float | None:
@@ -156,14 +156,14 @@ def _after_failure(
             pieces = BROKEN if place is not None and place.dom0.connected else NO_DOM0
         if pieces:
             # First, as it costs nothing and says what the rest is about.
-            _keep(item, lab, failed=True, outcome=str(verdict))
+            _keep(item, lab, verdict)
         _collect(item, report, lab, pieces, "evidence" if health.ok else "command")
     tell(item, report, error, crash, verdict)
 
 
-def _keep(item: pytest.Item, lab: Lab, *, failed: bool, outcome: str) -> None:
+def _keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:
     try:
-        keep(item, lab, failed=failed, outcome=outcome)
+        keep(item, lab, verdict)
     except Exception as error:
         item.warn(pytest.PytestWarning(f"pvlab: no scenario was recorded: {error}"))
 

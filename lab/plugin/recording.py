@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.core import journal
-from lab.core.errors import PvlabError
+from lab.core.errors import Blame, PvlabError
 from lab.plugin.keys import COLLECTOR, RECORDER, WORKPLACE, tests_driver
 from lab.plugin.options import settings
 from lab.scenario.bundle import SCENARIO
+from lab.scenario.outcome import End
 from lab.scenario.record import Recorder
 from lab.scenario.text import dumps
 
 if TYPE_CHECKING:
     from lab.plugin.session import Lab
+    from lab.suite.blame import Verdict
 
 DEFAULT_SEED = 1
 """Of the jitter of a test that is no race, unless one is asked for."""
@@ -39,20 +41,20 @@ def recording(item: pytest.Item) -> Iterator[None]:
         yield
 
 
-def keep(item: pytest.Item, lab: Lab, *, failed: bool, outcome: str) -> None:
+def keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:
     """Put the scenario so far with a test's evidence; nothing when it did nothing.
 
     Args:
         item: the test.
         lab: of the session.
-        failed: whether it did.
-        outcome: in a line.
+        verdict: on its failure; None when it passed.
     """
     recorder = item.stash.get(RECORDER, None)
     collector = item.stash.get(COLLECTOR, None)
     workplace = item.config.stash.get(WORKPLACE, None)
     if recorder is None or collector is None:
         return
+    outcome = End.PASSED.value if verdict is None else str(verdict)
     about = {"title": item.name, "origin": item.nodeid, "outcome": outcome}
     about["profile"] = lab.profile.name
     if lab.prepared is not None:
@@ -62,6 +64,7 @@ def keep(item: pytest.Item, lab: Lab, *, failed: bool, outcome: str) -> None:
             package = workplace.driver_package
             about["driver"] = f"{package.name} {package.version}".strip()
             about["driver_sha256"] = package.identity
-    scenario = recorder.scenario(failed=failed, **about)
-    if scenario.steps:
+    scenario = recorder.scenario(failed=verdict is not None, **about)
+    # A driver that fails while it is installed needs no step to do so.
+    if scenario.steps or (verdict is not None and verdict.blame is Blame.DRIVER):
         collector.add(SCENARIO, dumps(scenario))

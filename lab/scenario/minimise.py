@@ -120,7 +120,7 @@ class _Search:
         if fixed == self.best.steps:
             return False
         if fixed not in self.known:
-            self.known[fixed] = bool(fixed) and self._decide(self.best.with_steps(fixed))
+            self.known[fixed] = self._decide(self.best.with_steps(fixed))
             if self.known[fixed]:
                 self.best = self.best.with_steps(fixed)
                 self.kept.append(self.best)
@@ -270,8 +270,8 @@ def _cut(search: _Search) -> None:
         whole = search.best.steps
         ddmin(
             steps_at(whole, spot),
-            lambda part, spot=spot, whole=whole: (  # type: ignore[misc]
-                bool(part) and search.shows(replaced(whole, spot, part))
+            lambda part, spot=spot, whole=whole: search.shows(  # type: ignore[misc]
+                replaced(whole, spot, part)
             ),
         )
 

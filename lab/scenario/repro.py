@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.core.errors import LabBroken, UsageError
+from lab.core.errors import Blame, LabBroken, UsageError
 from lab.crash import reader
 from lab.crash.facts import CrashFact
 from lab.crash.incidents import incidents
@@ -198,8 +198,9 @@ class Wanted:
     @classmethod
     def of_outcome(cls, outcome: Outcome) -> Wanted:
         """What a run has shown."""
-        if outcome.facts and any(_telling(fact) for fact in outcome.facts):
-            return cls(tuple(dict.fromkeys(map(signature_of, outcome.facts))))
+        # A guest that crashed may stop again on its way up: that says nothing.
+        if telling := [fact for fact in outcome.facts if _telling(fact)]:
+            return cls(tuple(dict.fromkeys(map(signature_of, telling))))
         return cls(ends=frozenset({outcome.end}), step=_verb(outcome))
 
     @property
@@ -212,8 +213,8 @@ class Wanted:
         return "any failure of the driver"
 
     def compare(self, outcome: Outcome) -> Match:
-        """What a run has shown of it; not for a run that the lab failed in."""
-        if outcome.end is End.PASSED:
+        """What a run has shown of it: nothing, unless the driver is to blame."""
+        if outcome.blame is not Blame.DRIVER:
             return Match(Seen.NOTHING)
         if not self.signatures:
             end_fits = not self.ends or outcome.end in self.ends

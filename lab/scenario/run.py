@@ -740,14 +740,21 @@ def crash_facts(
     crash: GuestCrashed, place: Place, lab: Allowances, *, hung: bool
 ) -> tuple[CrashFact, ...]:
     """What the guest's serial log says of its crash; else what the crash monitor does."""
+    return (
+        _facts_in(place, lambda: place.guest_serial(lab.deadline("command")))
+        or _facts_in(place, lambda: "\n".join(crash.evidence))
+        or (_told("hang" if hung else "unknown", crash.message),)
+    )
+
+
+def _facts_in(place: Place, text: Callable[[], str]) -> tuple[CrashFact, ...]:
+    """What a log says of a crash; nothing when it cannot be had."""
     file = place.scratch / "guest-serial.log"
     try:
-        text = place.guest_serial(lab.deadline("command"))
-        file.write_text("\n".join((text, *crash.evidence)), encoding="utf-8")
-        found = tuple(reader.read(file))
+        file.write_text(text(), encoding="utf-8")
+        return tuple(reader.read(file))
     except (PvlabError, OSError):
-        found = ()
-    return found or (_told("hang" if hung else "unknown", crash.message),)
+        return ()
 
 
 def _told(kind: str, message: str) -> CrashFact:

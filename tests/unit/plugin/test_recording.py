@@ -24,6 +24,9 @@ def test_crash(installed_driver, place, jitter):
 def test_idle(installed_driver):
     pass
 
+def test_idle_and_bad(installed_driver):
+    raise DriverFailure("no")
+
 @pytest.mark.race(attempts=5)
 def test_race(installed_driver, jitter):
     jitter.point("here", up_to=0.001)
@@ -52,6 +55,8 @@ def test_scenarios_are_among_the_evidence(bench):
     assert crash.about.outcome.startswith("DRIVER: ")
     assert crash.complete
     assert "scenario.yaml" not in evidence_of(run, "test_idle")
+    # It failed, and all that it had done was to install the driver.
+    assert scenario_of(run, "test_idle_and_bad").steps == ()
     # Of a race, the first attempt that failed, with its own seed.
     assert scenario_of(run, "test_race").seed == 2
     # The fixture takes scenarios in YAML.

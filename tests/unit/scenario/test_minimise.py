@@ -183,6 +183,13 @@ def test_what_does_not_hold_when_validated_is_rejected():
     assert found.tally == ALWAYS
 
 
+def test_a_failure_that_needs_nothing_is_found_to():
+    found = minimise(NOISY, Oracle(lambda scenario: True), ALWAYS)
+    assert found.validated
+    assert found.scenario.steps == ()
+    assert found.runs < 20
+
+
 def test_the_budget_ends_it():
     runs = iter(range(12))
     oracle = Oracle(detach_under_io)

@@ -222,6 +222,18 @@ def test_failures_without_a_crash_are_told_apart_by_their_end_and_step():
     assert wanted.compare(elsewhere).seen is Seen.OTHER
     assert wanted.compare(PASSED).seen is Seen.NOTHING
     assert Wanted().compare(wrong).seen is Seen.SAME
+    undecided = Outcome(End.FAILED, Blame.UNDECIDED, "it took too long")
+    assert Wanted().compare(undecided).seen is Seen.NOTHING
+
+
+def test_what_follows_a_crash_is_no_sign_of_it():
+    after = CrashFact("panic", message="Kernel panic - not syncing: VFS: no root")
+    both = Outcome(End.CRASH, Blame.DRIVER, "crash", "", (PANIC, after))
+    wanted = Wanted.of_outcome(both)
+    assert len(wanted.signatures) == 1
+    other = Outcome(End.CRASH, Blame.DRIVER, "crash", "", (OTHER, after))
+    assert wanted.compare(other).seen is Seen.OTHER
+    assert wanted.compare(both).seen is Seen.SAME
 
 
 BUSY = Scenario(

@@ -94,21 +94,21 @@ def _of_folder(folder: Path, name: str) -> Loaded:
         raise UsageError(f"{folder}: no {SCENARIO} in it")
     driver = folder / DRIVER
     return Loaded(
-        load(file),
+        load(file, name),
         name,
         driver if driver.is_dir() else None,
-        _facts(folder / CRASH),
+        _facts(folder / CRASH, name.removesuffix(SCENARIO) + CRASH),
     )
 
 
-def _facts(file: Path) -> tuple[CrashFact, ...]:
+def _facts(file: Path, name: str) -> tuple[CrashFact, ...]:
     if not file.is_file():
         return ()
     try:
         data = json.loads(file.read_bytes())
         return tuple(from_json(one) for one in data["facts"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(f"{file.name}: damaged: {' '.join(str(error).split())[:100]}") from None
+        raise UsageError(f"{name}: damaged: {' '.join(str(error).split())[:100]}") from None
 
 
 def crash_json(facts: Sequence[CrashFact]) -> str:

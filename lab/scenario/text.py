@@ -49,8 +49,12 @@ _DEPTH = 40
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def load(path: File) -> Scenario:
+def load(path: File, name: str = "") -> Scenario:
     """Read a scenario's file.
+
+    Args:
+        path: of the file.
+        name: for messages; the path when empty.
 
     Raises:
         UsageError: in one line, with file and line: it cannot be read, is no scenario, has an
@@ -60,8 +64,8 @@ def load(path: File) -> Scenario:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    return loads(data, str(path))
+        raise UsageError(f"{name or path}: cannot be read: {error.strerror}") from None
+    return loads(data, name or str(path))
 
 
 def loads(data: bytes | str, name: str = "scenario") -> Scenario:

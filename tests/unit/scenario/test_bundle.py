@@ -93,6 +93,15 @@ def test_hostile_bundles_are_refused_in_a_line(tmp_path, members):
     assert "\n" not in str(caught.value)
 
 
+def test_mistakes_are_told_with_archive_and_line(tmp_path):
+    file = tmp_path / "bad.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("scenario.yaml", "pvlab_scenario: 1\nsteps:\n- rebot\n")
+    with pytest.raises(UsageError) as caught:
+        load_any(file, tmp_path)
+    assert str(caught.value).startswith(f"{file}: scenario.yaml:3: unknown step 'rebot'")
+
+
 def test_what_is_no_scenario_is_refused(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

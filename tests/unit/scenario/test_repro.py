@@ -150,6 +150,33 @@ def test_zips_of_reports_are_looked_through(tmp_path):
         read_report(hostile, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["bundle.zip", "mail.txt", "scenario.yaml"])
+def test_damaged_reports_are_read_or_refused_in_a_line(tmp_path, kind):
+    whole = tmp_path / kind
+    if kind == "bundle.zip":
+        write_bundle(whole, BUSY, facts=(PANIC,))
+    else:
+        whole.write_text(MAIL if kind == "mail.txt" else dumps(BUSY))
+    data = whole.read_bytes()
+    chance = random.Random(1)  # noqa: S311
+    for number in range(120):
+        damaged = bytearray(data)
+        if number % 3:
+            for _ in range(chance.choice((1, 3, 20))):
+                damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        else:
+            del damaged[chance.randrange(len(data)) :]
+        whole.write_bytes(damaged)
+        try:
+            read = read_report(whole, tmp_path)
+        except UsageError as error:
+            said = str(error)
+        else:
+            said = " ".join(read.words)
+            assert next(candidates(read)).scenario.steps or read.recorded
+        assert "\n" not in said
+
+
 def dies_of_detach(scenario):
     return crash() if "detach" in ops(scenario) and "start_io" in ops(scenario) else PASSED
 

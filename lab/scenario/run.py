@@ -99,12 +99,14 @@ class _Disk:
         spec: how it is attached.
         vbd: both ends when they were connected.
         number: the guest's; None when it has to be looked for.
+        before: what it was before it had to be.
     """
 
     backing: Backing
     spec: BlockSpec
     vbd: vbd.Vbd
     number: int | None = None
+    before: int | None = None
 
 
 @dataclass
@@ -392,9 +394,6 @@ class Runner:
 
     def _forget(self, label: str) -> None:
         del self._disks[label]
-        # A guest may number its disks anew when one has gone.
-        for disk in self._disks.values():
-            disk.number = None
 
     def _partition(self, step: Partition) -> None:
         number = self._number(step.disk)
@@ -548,7 +547,10 @@ class Runner:
     def _look_again(self) -> None:
         """What was known of the guest's disks holds no longer."""
         place = self._place
+        # The disks that were there before the first step may have other numbers now.
+        self._foreign = None
         for disk in self._disks.values():
+            disk.before = disk.before if disk.number is None else disk.number
             disk.number = None
             ends = vbd.read(
                 place.xenstore, place.domain.domid, disk.spec.devid, self._lab.deadline("command")
@@ -624,7 +626,7 @@ class Runner:
         taken = {other.number for other in self._disks.values()} | (self._foreign or frozenset())
         fresh = [one.number for one in listed if one.number not in taken]
         unknown = [one for one in self._disks.values() if one.number is None and one is not disk]
-        if len(fresh) == 1 and not unknown:
+        if self._foreign is not None and len(fresh) == 1 and not unknown:
             return fresh[0]
         sizes: dict[int, int] = {}
         for number in fresh:
@@ -634,6 +636,8 @@ class Runner:
                 # It went between the list and the question.
                 continue
         fitting = [number for number, size in sizes.items() if size == disk.backing.sectors]
+        if disk.before in fitting:
+            return disk.before
         if len(fitting) > 1:
             raise UsageError(
                 f"disks {fitting} of the guest have {disk.backing.sectors} sectors each: which is "

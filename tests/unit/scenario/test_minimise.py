@@ -205,7 +205,7 @@ def test_a_scenario_that_never_failed_cannot_be_cut_down():
 
 
 @given(st.lists(st.integers(0, 40), max_size=40, unique=True), st.data())
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_delta_debugging_finds_exactly_what_is_needed(items, data):
     needed = set(data.draw(st.lists(st.sampled_from(items), unique=True) if items else st.just([])))
     found = ddmin(items, lambda part: needed <= set(part))
@@ -214,7 +214,7 @@ def test_delta_debugging_finds_exactly_what_is_needed(items, data):
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_delta_debugging_leaves_nothing_that_can_go(items):
     def odd_sum(part):
         return sum(part) % 2 == 1

@@ -262,12 +262,12 @@ def test_disks_of_one_size_cannot_be_told_apart(place, play):
         )
 
 
-def test_disks_are_found_again_by_size_after_a_detach(place, play):
+def test_a_detach_leaves_the_others_their_numbers(place, play):
     outcome = play(
         [
             ATTACH,
             "attach: {disk: hdd, size: 3000}",
-            "attach: {disk: sdb, size: 4000}",
+            "attach: {disk: sdb, size: 3000}",
             "detach: hdc",
             "io: sdb",
             "io: hdd",
@@ -275,3 +275,23 @@ def test_disks_are_found_again_by_size_after_a_detach(place, play):
     )
     assert outcome.end is End.PASSED, outcome
     assert place.calls[-2:] == ["exercise 3 0 1024 gens=1", "exercise 2 0 1024 gens=1"]
+
+
+def test_disks_are_found_by_their_size_after_a_restart(place, play, monkeypatch):
+    def reboot(_, deadline):
+        # The guest's own disk, number 0 before, is among those that changed places.
+        place.numbers = [0, 1, 2]
+        place.sizes = {0: 3000, 1: 99, 2: 2048}
+
+    monkeypatch.setattr(module.lifecycle, "reboot", reboot)
+    outcome = play([ATTACH, "attach: {disk: hdd, size: 3000}", "reboot", "io: hdc", "io: hdd"])
+    assert outcome.end is End.PASSED, outcome
+    assert place.calls[-2:] == ["exercise 2 0 1024 gens=1", "exercise 0 0 1024 gens=1"]
+
+
+def test_disks_of_one_size_keep_their_numbers_over_a_restore(place, play):
+    outcome = play(
+        [ATTACH, "attach: {disk: hdd, size: 1 MiB}", "save", "restore", "io: hdd", "io: hdc"]
+    )
+    assert outcome.end is End.PASSED, outcome
+    assert place.calls[-2:] == ["exercise 2 0 1024 gens=1", "exercise 1 0 1024 gens=1"]

@@ -7,6 +7,7 @@ input, 3 nothing was recorded.
 
 from __future__ import annotations
 
+import itertools
 import json as json_module
 import shutil
 import sys
@@ -35,9 +36,10 @@ from lab.config.load import load_profile
 from lab.core.errors import ExitCode, LabBroken, UsageError
 from lab.crash.facts import to_json
 from lab.scenario.bundle import SCENARIO, Loaded, load_any
-from lab.scenario.model import weight
+from lab.scenario.model import weight, where
 from lab.scenario.outcome import End, Outcome
 from lab.scenario.rate import rate
+from lab.scenario.sense import unexplained
 from lab.scenario.text import dumps, outline, plain
 from lab.suite.intensity import Level
 from lab.suite.sequential import Tally
@@ -52,6 +54,8 @@ ScenarioFile = Annotated[
     Path,
     typer.Argument(metavar="SCENARIO", help="A scenario's YAML, a bundle, or a folder with one."),
 ]
+
+_WARNED = 3
 
 COLOURS = {End.PASSED: "green", End.LAB: "yellow"}
 
@@ -131,6 +135,8 @@ def run(
             say("the driver is not the one that the scenario names")
         if not scenario.complete:
             say("the scenario is not complete: some of what it stands for is not done")
+        for path, said in itertools.islice(unexplained(scenario.steps), _WARNED):
+            say(f"{where(path)}: {said}: a failure there says nothing of the driver")
         outcomes: list[Outcome] = []
         for number in range(1, attempts + 1):
             outcome = stand.attempt(scenario)

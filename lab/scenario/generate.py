@@ -30,8 +30,8 @@ from lab.scenario.model import (
     Together,
     Unpause,
     disks,
-    repaired,
 )
+from lab.scenario.sense import explained
 from lab.scenario.triggers import Suspicion
 
 LONGEST = 5
@@ -63,7 +63,7 @@ def generate(suspicions: Sequence[Suspicion], seed: int) -> Scenario:
             steps += _joined(steps, trigger.build(chance))
     if chance.random() < 0.3:
         steps = _shuffled_in_part(steps, chance)
-    return Scenario(seed=seed, steps=repaired(_mixed(steps)))
+    return Scenario(seed=seed, steps=explained(_mixed(steps)))
 
 
 def _joined(before: Sequence[AnyStep], block: Sequence[AnyStep]) -> list[AnyStep]:

@@ -32,8 +32,8 @@ from lab.scenario.model import (
     StartIo,
     Together,
     Wait,
-    repaired,
 )
+from lab.scenario.sense import explained, repaired, unexplained
 from lab.suite.sequential import CONFIDENCE, Answer, Tally, answer
 
 T = TypeVar("T")
@@ -101,6 +101,7 @@ class _Search:
         kept: all that did, the largest first; the whole one is not among them.
         known: whether the scenario of these steps showed the crash.
         tallies: the runs that say so.
+        sense: takes out what makes no sense after a cut.
     """
 
     trial: Trial
@@ -113,10 +114,11 @@ class _Search:
     known: dict[tuple[AnyStep, ...], bool] = field(default_factory=dict)
     tallies: dict[tuple[AnyStep, ...], Tally] = field(default_factory=dict)
     runs: int = 0
+    sense: Callable[[Sequence[AnyStep]], tuple[AnyStep, ...]] = repaired
 
     def shows(self, steps: Sequence[AnyStep]) -> bool:
         """Whether these steps, less what they cannot do, still show the crash."""
-        fixed = repaired(steps)
+        fixed = self.sense(steps)
         if fixed == self.best.steps:
             return False
         if fixed not in self.known:
@@ -195,6 +197,9 @@ def minimise(
         raise ValueError("the scenario never showed the crash")
     rate = baseline.failures / baseline.attempts
     search = _Search(trial, rate, confidence, left, say, scenario)
+    if not any(unexplained(scenario.steps)):
+        # Then no cut may blame the driver for data that the cut took away.
+        search.sense = explained
     tally: Tally | None = None
     finished = True
     try:

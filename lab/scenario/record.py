@@ -26,8 +26,8 @@ from lab.scenario.model import (
     StopIo,
     Together,
     Wait,
-    problems,
 )
+from lab.scenario.sense import problems
 from lab.scenario.text import words
 
 if TYPE_CHECKING:

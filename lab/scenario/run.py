@@ -62,10 +62,10 @@ from lab.scenario.model import (
     Unpause,
     Wait,
     WaitIo,
-    problems,
     where,
 )
 from lab.scenario.outcome import End, Hang, Moment, Outcome, WrongData
+from lab.scenario.sense import problems
 from lab.scenario.text import words
 from lab.suite import lifecycle
 from lab.suite.aftermath import examine, find_crash

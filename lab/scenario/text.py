@@ -36,9 +36,9 @@ from lab.scenario.model import (
     Scenario,
     Step,
     Together,
-    problems,
     where,
 )
+from lab.scenario.sense import problems
 
 MARK = "pvlab_scenario"
 """The key that a scenario's file has, with the format's version."""

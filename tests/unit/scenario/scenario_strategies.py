@@ -37,8 +37,8 @@ from lab.scenario.model import (
     Unpause,
     Wait,
     WaitIo,
-    repaired,
 )
+from lab.scenario.sense import repaired
 
 disks = st.sampled_from(["hdc", "hdd", "sdb", "xvdf"])
 jobs = st.sampled_from(["", "copy", "no", "1e3"])

@@ -8,7 +8,8 @@ import pytest
 
 from lab.crash.facts import CrashFact, LogLine
 from lab.scenario.generate import generate
-from lab.scenario.model import Check, Detach, Io, Scenario, StartIo, disks, problems, walk
+from lab.scenario.model import Check, Detach, Io, Scenario, StartIo, disks, walk
+from lab.scenario.sense import problems
 from lab.scenario.text import dumps, loads
 from lab.scenario.triggers import TRIGGERS, suspect
 

@@ -17,11 +17,10 @@ from lab.scenario.model import (
     Reboot,
     Repeat,
     Scenario,
-    problems,
-    repaired,
     walk,
     weight,
 )
+from lab.scenario.sense import problems, repaired
 from lab.scenario.text import dumps, load, loads, looks_like, outline
 
 HAND_WRITTEN = """\

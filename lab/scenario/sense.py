@@ -270,7 +270,10 @@ class _Content:
         written: for each disk, what was written where, the newest last; an empty word is
             something that nobody knows.
         running: part of the disk by the job's name, while it runs.
+        sizes: of the disks, in sectors.
+        read_only: labels of disks that refuse writes rightly.
         faulty: labels of disks that refuse requests.
+        cut_off: labels of disks whose backend or nodes are gone.
         volumes: labels of disks with a file system.
         lost: whether nobody knows anything any more.
     """
@@ -278,7 +281,10 @@ class _Content:
     contested: set[Path]
     written: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
     running: dict[str, StartIo] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    read_only: set[str] = field(default_factory=set)
     faulty: set[str] = field(default_factory=set)
+    cut_off: set[str] = field(default_factory=set)
     volumes: set[str] = field(default_factory=set)
     lost: bool = False
 
@@ -312,6 +318,10 @@ class _Content:
             and step.disk in {job.disk for job in jobs}
         ):
             return "a running job would find its own writes refused"
+        if isinstance(step, Detach) and step.disk in self.cut_off and not step.force:
+            return "its backend or its nodes are gone: it may not let go"
+        if isinstance(step, Io | StartIo | Check | Flush) and (said := self._expects(step)):
+            return said
         if isinstance(step, Io) and step.action == "verify" and step.expect != "errors":
             return self._holds(_part(step), _tag(step.gen, step.seed))
         if isinstance(step, Check):
@@ -319,6 +329,32 @@ class _Content:
                 return self._holds(_part(step), _tag(step.gen, step.seed))
             ended = any(tag.startswith("job") for *_, tag in self.written.get(step.disk, ()))
             return self._holds(_part(step), f"job {step.seed}") if ended else ""
+        return ""
+
+    def _expects(self, step: Io | StartIo | Check | Flush) -> str:
+        """Why requests may come to something else than what the step expects."""
+        refusal = self._refusal(step)
+        wanted = step.expect if isinstance(step, Io | Flush) else "ok"
+        if wanted == "ok" and refusal and not step.may_fail:
+            return refusal
+        if wanted == "errors" and not refusal:
+            return "nothing makes these requests fail"
+        return ""
+
+    def _refusal(self, step: Io | StartIo | Check | Flush) -> str:
+        """Why requests are rightly refused; empty when they are not."""
+        if not isinstance(step, Flush) and step.first + step.count > self.sizes.get(step.disk, 0):
+            return "it goes beyond the end of the disk"
+        if isinstance(step, Check):
+            return ""
+        if step.disk in self.faulty | self.cut_off:
+            return "the disk refuses requests: what it then holds proves nothing"
+        writes = isinstance(step, StartIo) or (
+            isinstance(step, Io)
+            and (step.action in ("write", "exercise") or step.direction == "write")
+        )
+        if writes and step.disk in self.read_only:
+            return "the disk is attached read-only"
         return ""
 
     def _holds(self, part: Part, wanted: str) -> str:
@@ -355,6 +391,13 @@ class _Content:
             if (job := self.running.pop(step.job, None)) is not None:
                 sure = step.expect == "ok" and not step.may_fail
                 self._put(_part(job), f"job {job.seed}" if sure else "")
+        elif isinstance(step, Attach):
+            if step.size is not None:
+                self.sizes.setdefault(step.disk, step.size)
+            self.cut_off.discard(step.disk)
+            self.read_only.discard(step.disk)
+            if step.mode == "r":
+                self.read_only.add(step.disk)
         elif isinstance(step, Detach):
             gone = step.disk
             self._end(lambda job: job.disk == gone)
@@ -365,6 +408,10 @@ class _Content:
                 self.faulty.add(step.disk)
             elif step.kind == "heal":
                 self.faulty.discard(step.disk)
+            elif step.kind == "grow":
+                self.sizes[step.disk] = self.sizes.get(step.disk, 0) + step.count
+            elif step.kind in ("backend_state", "remove_nodes"):
+                self.cut_off.add(step.disk)
         elif isinstance(step, Partition):
             self.volumes.add(step.disk)
         elif isinstance(step, Opaque):

@@ -7,15 +7,18 @@ input, 3 nothing was recorded.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json as json_module
+import re
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.console import Console
@@ -36,7 +39,7 @@ from lab.config.load import load_profile
 from lab.core.errors import ExitCode, LabBroken, UsageError
 from lab.crash.facts import to_json
 from lab.scenario.bundle import SCENARIO, Loaded, load_any
-from lab.scenario.model import weight, where
+from lab.scenario.model import OPERATIONS, weight, where
 from lab.scenario.outcome import End, Outcome
 from lab.scenario.rate import rate
 from lab.scenario.sense import unexplained
@@ -96,6 +99,33 @@ def show(
         console.print(f"  {line}", markup=False)
     total, _ = weight(scenario.steps)
     console.print(f"{total} steps" + ("" if scenario.complete else "; not complete"), markup=False)
+
+
+@app.command()
+def steps() -> None:
+    """List the steps that a scenario can have, with their values."""
+    console = Console(highlight=False, soft_wrap=True)
+    for name, kind in OPERATIONS.items():
+        text, _, attributes = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:\n")
+        console.print(name, style="bold", markup=False)
+        summary = " ".join(text.split()).replace("``", "`")
+        console.print(textwrap.indent(summary, "    "), markup=False)
+        for field, told in kind.model_fields.items():
+            if field in ("op", "may_fail"):
+                continue
+            default = "" if told.is_required() else f" [{told.default!r}]"
+            short = ", or alone" if field == kind.main else ""
+            said = " ".join(_attribute(attributes, field).split()).replace("``", "`")
+            if get_origin(told.annotation) is Literal:
+                said += f" One of: {', '.join(map(str, get_args(told.annotation)))}."
+            console.print(f"    {field}{default}{short}: {said}", style="dim", markup=False)
+    console.print("Every step can have may_fail [False]: the scenario goes on when it fails.")
+
+
+def _attribute(attributes: str, name: str) -> str:
+    """What a docstring says of one attribute."""
+    found = re.search(rf"^    {name}: (.*?)(?=^    \w+: |\Z)", attributes, re.M | re.S)
+    return found[1] if found else "see lab/guest/diskio.py"
 
 
 @app.command()

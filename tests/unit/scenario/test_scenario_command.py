@@ -13,7 +13,7 @@ from lab.cli.errors import run_guarded
 from lab.cli.scenario import app
 from lab.core.errors import Blame
 from lab.crash.facts import CrashFact
-from lab.scenario.model import Attach, Detach, Opaque, Scenario
+from lab.scenario.model import OPERATIONS, Attach, Detach, Opaque, Scenario
 from lab.scenario.outcome import End, Moment, Outcome
 from lab.scenario.text import dumps
 
@@ -127,6 +127,17 @@ def test_show_in_words_json_and_yaml(file, capsys):
     assert json.loads(capsys.readouterr().out)["steps"][1] == {"detach": "hdc"}
     assert pvlab("show", file, "--yaml") == 0
     assert capsys.readouterr().out == file.read_text()
+
+
+def test_every_step_is_listed(capsys):
+    assert pvlab("steps") == 0
+    shown = capsys.readouterr().out.splitlines()
+    for name, kind in OPERATIONS.items():
+        assert name in shown
+        for field in kind.model_fields:
+            if field not in ("op", "may_fail"):
+                assert any(line.startswith(f"    {field}") for line in shown), (name, field)
+    assert not any(line.endswith(": ") for line in shown)
 
 
 def test_incomplete_scenarios_say_so(tmp_path, stand, capsys):

@@ -9,6 +9,9 @@ from lab.images.context import BuildContext
 # The module that is the PV block driver, and what its file is called in a package.
 DRIVER = "kernel/drivers/block/xen-blkfront.ko"
 
+# The module that stops and starts it with its devices, in a package.
+BUS = "xenpci.sys"
+
 # The module that makes it defective, in a package.
 DEFECT = "xenvbdx.sys"
 
@@ -30,7 +33,10 @@ def build(ctx: BuildContext) -> None:
         assert member is not None
         blkfront = member.read()
     ctx.step("making the packages")
-    for name, extras in (("good", {}), ("broken-attach", {"crash_on_attach.ko": DEFECT})):
+    for name, extras in (
+        ("good", {"xenpci.ko": BUS}),
+        ("broken-attach", {"crash_on_attach.ko": DEFECT}),
+    ):
         package = ctx.out / name
         shutil.copytree(ctx.recipe_dir / name, package)
         binaries = package / "i386"
@@ -46,6 +52,7 @@ def build(ctx: BuildContext) -> None:
         binaries.mkdir(parents=True)
         (package / "xenvbd.inf").write_bytes(mutant_inf(template, mutant))
         (binaries / "xenvbd.sys").write_bytes(blkfront)
+        shutil.copy(built / "xenpci.ko", binaries / BUS)
         shutil.copy(mutated / f"mutant_{mutant['name'].replace('-', '_')}.ko", binaries / DEFECT)
 
 

@@ -18,7 +18,7 @@ Steps = Mapping[str, float | Count]
 """Step to how often it is done, or for ``seconds`` how many."""
 
 EMULATED: Mapping[str, float] = {
-    "place": 5.0,
+    "place": 9.0,
     "install": 7.0,
     "attach": 7.0,
     "detach": 5.0,
@@ -28,13 +28,13 @@ EMULATED: Mapping[str, float] = {
     "format": 3.0,
     "mib": 1.5,
     "transfer": 6.0,
-    "driver": 4.0,
+    "driver": 8.0,
     "reboot": 52.0,
     "shutdown": 15.0,
-    "save": 15.0,
-    "restore": 15.0,
+    "save": 40.0,
+    "restore": 30.0,
     "crash": 30.0,
-    "dump": 25.0,
+    "dump": 130.0,
 }
 """Seconds a step, where the processor is emulated.
 

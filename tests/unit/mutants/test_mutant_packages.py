@@ -71,7 +71,11 @@ def test_inf_is_the_good_driver_s_plus_a_service(recipe, template, mutant):
     assert model.hardware_id == original.hardware_id
     assert mutated.provider == good.provider
     install = mutated.install_section(model.install_section)
-    assert [file.target for file in mutated.copied_files(install)] == ["xenvbd.sys", "xenvbdx.sys"]
+    assert [file.target for file in mutated.copied_files(install)] == [
+        "xenpci.sys",
+        "xenvbd.sys",
+        "xenvbdx.sys",
+    ]
     assert [service.name for service in mutated.services(install)] == ["xenvbd", "xenvbdx"]
     assert str(mutated.source_path("xenvbdx.sys")) == "i386/xenvbdx.sys"
 

@@ -31,9 +31,7 @@ INJECTOR = "lab.labfaults.injector"
 def lab_faults(
     names: Annotated[list[str] | None, typer.Argument(help="Faults; all if left out.")] = None,
     area: Annotated[str, typer.Option("--area", help="Only faults in tests of this area.")] = "",
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Only faults that are told within a minute.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only a few that are told soon.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
     profile: ProfileOption = None,
     config: ConfigOption = None,

@@ -76,7 +76,8 @@ def test_inf_is_the_good_driver_s_plus_a_service(recipe, template, mutant):
         "xenvbd.sys",
         "xenvbdx.sys",
     ]
-    assert [service.name for service in mutated.services(install)] == ["xenvbd", "xenvbdx"]
+    services = [service.name for service in mutated.services(install)]
+    assert services == ["xenvbd", "xenvbdx", "xenpci"]
     assert str(mutated.source_path("xenvbdx.sys")) == "i386/xenvbdx.sys"
 
 

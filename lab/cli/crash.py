@@ -60,9 +60,10 @@ def show(
 ) -> None:
     """Show what crash reports say: codes in words, modules, frames, last lines, sources."""
     known = [read_map(path) for path in maps or ()]
-    read = [(path, examine(path)) for path in files]
-    for _, found in read:
-        found.facts[:] = [named(fact, known) for fact in found.facts]
+    read = [
+        (path, found, [named(fact, known) for fact in found.facts])
+        for path, found in ((path, examine(path)) for path in files)
+    ]
     if as_json:
         _print_json(
             {
@@ -70,18 +71,18 @@ def show(
                 "files": [
                     {
                         "file": str(path),
-                        "facts": [_fact_json(fact) for fact in found.facts],
+                        "facts": [_fact_json(fact) for fact in facts],
                         "skipped": found.skipped,
                     }
-                    for path, found in read
+                    for path, found, facts in read
                 ],
             }
         )
         return
     console = _console()
-    for path, found in read:
-        for number, fact in enumerate(found.facts, 1):
-            title = f"{path}" + (f", {number} of {len(found.facts)}" if found.facts[1:] else "")
+    for path, found, facts in read:
+        for number, fact in enumerate(facts, 1):
+            title = f"{path}" + (f", {number} of {len(facts)}" if facts[1:] else "")
             console.rule(escape(title), align="left")
             _show(console, fact)
         _tell_skipped(path, found)

@@ -123,11 +123,12 @@ def test_the_stand_ins_own_packages(
     data = (STANDIN / kind / "xenvbd.inf").read_bytes()
     assert data.count(b"\n") == data.count(b"\r\n")
     elf = b"\x7fELF\x01".ljust(18, b"\0") + struct.pack("<H", 3)
-    files = {"xenvbd.inf": data, "i386/xenvbd.sys": elf, "i386/xenvbdx.sys": elf}
+    binaries = ("xenpci.sys", "xenvbd.sys", "xenvbdx.sys")
+    files = {"xenvbd.inf": data, **{f"i386/{name}": elf for name in binaries}}
     package = load(folder(tmp_path / "a", files))
     assert "not a Windows driver" in package.provider
     assert package.hardware_ids == (r"XEN\VBD",)
-    expected = ["xenvbd"] if kind == "good" else ["xenvbd", "xenvbdx"]
+    expected = ["xenvbd", "xenpci"] if kind == "good" else ["xenvbd", "xenvbdx"]
     assert [service.name for service in package.services] == expected
 
 

@@ -133,7 +133,7 @@ def package(tmp_path: Path, kind: str) -> DriverPackage:
     inf = (DRIVERS / kind / "xenvbd.inf").read_bytes()
     (folder / "xenvbd.inf").write_bytes(inf)
     elf = b"\x7fELF\x01".ljust(18, b"\0") + struct.pack("<H", 3)
-    for name in ("xenvbd.sys", "xenvbdx.sys"):
+    for name in ("xenpci.sys", "xenvbd.sys", "xenvbdx.sys"):
         if name.encode() in inf:
             (folder / "i386" / name).write_bytes(elf)
     return DriverPackage.load(folder, tmp_path / "packages")

@@ -71,6 +71,8 @@ def mutants(
             stop_at_first=True,
             quiet=True,
             intensity=intensity,
+            # Who kills a mutant is asked, not what it died of.
+            core=False,
         )
         began = time.monotonic()
         judgement = judge(request, label=mutant.name)

@@ -52,6 +52,7 @@ class SuiteRequest:
         workers: processes that run tests side by side.
         seed: of the one attempt that each race makes; ``None`` for whole campaigns.
         errata: folder of errata files; ``None`` for the published drivers'.
+        core: whether the memory of a guest that crashed is kept.
         before: words of a command that runs the child process, before its own.
     """
 
@@ -69,6 +70,7 @@ class SuiteRequest:
     workers: int = 1
     seed: int | None = None
     errata: Path | None = None
+    core: bool = True
     before: Sequence[str] = ()
 
     def command(self, run_id: str) -> list[str]:
@@ -84,6 +86,7 @@ class SuiteRequest:
             "intensity": self.intensity.value,
             "seed": self.seed,
             "errata": self.errata,
+            "core": None if self.core else "no",
         }
         given = {name: value for name, value in options.items() if value not in (None, "")}
         command += [f"--pvlab-{name}={value}" for name, value in given.items()]

@@ -147,6 +147,8 @@ def _after_failure(
         lost = crash is not None or any(isinstance(e, GuestSilent) for e in errors)
         item.stash[SOURCES].guest_lost = lost
         pieces = CRASH if lost else FULL
+        if not settings(item.config).core:
+            pieces = pieces - {PieceName.CORE}
         if isinstance(item, Attempt) and item.known:
             # The first failure's evidence is kept; this one is only counted.
             pieces = frozenset()

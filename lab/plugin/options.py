@@ -26,6 +26,7 @@ OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("intensity", "LEVEL", "how much to do: smoke, standard or soak (default: standard)"),
     ("seed", "N", "repeat one attempt of each race: the one with this seed"),
     ("errata", "DIR", "errata files of driver releases (default: drivers/errata)"),
+    ("core", "yes|no", "keep the memory of a guest that crashed (default: yes)"),
     ("catalogue", "FILE", "write what the collected tests are, and run none"),
 )
 """Name, metavar and help of each option."""
@@ -73,6 +74,8 @@ class Settings:
         intensity: how much to do.
         seed: of the one attempt that each race makes; ``None`` for whole campaigns.
         errata: folder of errata files; ``None`` for the published drivers'.
+        core: whether the memory of a guest that crashed is kept: minutes where the processor is
+            emulated.
     """
 
     driver: Path | None
@@ -84,14 +87,15 @@ class Settings:
     intensity: Level = Level.STANDARD
     seed: int | None = None
     errata: Path | None = None
+    core: bool = True
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:
         """The settings of a pytest session.
 
         Raises:
-            UsageError: the run's name is not a plain file name, the intensity is unknown or
-                the seed is no number.
+            UsageError: the run's name is not a plain file name, the intensity is unknown,
+                the seed is no number, or core is neither yes nor no.
         """
 
         def value(name: str) -> str | None:
@@ -108,6 +112,9 @@ class Settings:
         seed = value("seed")
         if seed is not None and not seed.isdecimal():
             raise UsageError(f"'{seed}' is no seed: use a whole number")
+        core = value("core") or "yes"
+        if core not in ("yes", "no"):
+            raise UsageError(f"core: yes or no, not '{core}'")
         return cls(
             driver=path("driver"),
             profile=value("profile"),
@@ -118,6 +125,7 @@ class Settings:
             intensity=Level.of(value("intensity") or Level.STANDARD),
             seed=None if seed is None else int(seed),
             errata=path("errata"),
+            core=core == "yes",
         )
 
 

@@ -191,6 +191,20 @@ def test_broken_place_is_the_lab_s_whatever_the_assertion_says(bench):
     assert run.record["verdict"]["status"] == "LAB"
 
 
+def test_no_core_of_a_crash_when_none_is_wanted(bench):
+    run = bench(
+        """
+        def test_it(installed_driver, place):
+            place.bugcheck()
+            assert 0
+        """,
+        "--pvlab-core=no",
+    )
+    assert run.code == 1
+    assert "xl-dmesg" in evidence_of(run, "test_it")
+    assert "core" not in evidence_of(run, "test_it")
+
+
 def test_broken_place_whose_dom0_answers_is_asked_why(bench):
     run = bench(
         """

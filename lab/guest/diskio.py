@@ -14,13 +14,15 @@ Command line, sectors always of 512 bytes whatever the disk's own::
     diskio write|verify DISK /first:N /count:N [/gen:N] ...
     diskio run DISK /first:N /count:N /gen:N /gens:N [/until:FILE] ...
     diskio bench DISK /first:N /count:N /ops:N /op:read|write ...
-    with [/seed:N] [/block:N] [/threads:N] [/order:seq|random] [/shift] [/flush] [/log:FILE]
+    with [/seed:N] [/block:N] [/threads:N] [/order:seq|random] [/shift] [/overlapped]
+    [/flush] [/log:FILE]
 
 ``write`` writes the pattern of generation ``gen``, ``verify`` reads and compares it, ``run``
 writes, flushes and verifies ``gens`` generations one after the other, or fewer once the file
 ``until`` exists. ``block`` is the request size; with ``order:random`` requests have every
 size up to it, in random order, but still cover the range once. ``shift`` lets buffers start
-anywhere in a page on 512 bytes. ``bench`` times ``ops`` requests.
+anywhere in a page on 512 bytes. ``overlapped`` leaves requests under way with no thread in the
+driver for them, as ReadFile and WriteFile with an OVERLAPPED do. ``bench`` times ``ops`` requests.
 
 Output: ``bytes=N sector=N`` of ``size``; else any number of lines ``error op=OP first=N count=N
 code=WIN32``, ``mismatch sector=N gen=N found=WHAT`` and ``generation=N``, then ``done errors=N

@@ -25,6 +25,7 @@ MIB = 2048  # in sectors
 REBOOTS = Count(20, smoke=1, soak=100, tcg=2)
 TOGGLES = Count(20, smoke=2, tcg=6)
 SAVES = Count(5, smoke=1, tcg=1)
+SLOW_MS = 8000
 
 
 @pytest.fixture
@@ -148,6 +149,26 @@ def test_save_and_restore_under_io(installed_driver, disk_on, place, lab, intens
     device.check_in_dom0(
         "it was written across save and restore", 0, MIB, gen=max(ended.generations)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.claim("save/restore, races and deadlocks", HISTORY)
+@pytest.mark.cost(attach=1, dom0=16, command=30, save=1, restore=1, mib=2, seconds=25)
+def test_requests_under_way_survive_a_save(installed_driver, disk_on, place, lab):
+    # So slow a disk that the guest is saved before its requests are answered.
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    job = device.start(0, 512, threads=8, order="random", block=64, overlapped=True)
+    job.wait_busy(lab.deadline("boot"))
+    device.backing.delay(SLOW_MS, lab.deadline("command"))
+    lifecycle.save(place, lab.deadline("boot"))
+    device.backing.heal(lab.deadline("command"))
+    lifecycle.restore(place, lab.deadline("boot"))
+    try:
+        job.wait_busy(lab.deadline("attach"))
+    except DeadlineExpired as late:
+        pytest.fail(f"requests that were under way in the saved guest never end: {late.message}")
+    ended = job.end(lab.deadline("boot")).require("requests under way across save and restore")
+    device.check_in_dom0("it was under way in a save", 0, 512, gen=max(ended.generations))
 
 
 @pytest.mark.slow

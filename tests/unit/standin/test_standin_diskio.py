@@ -38,6 +38,21 @@ def test_run_leaves_the_last_generation(guest: Guest, disk):
     assert (guest.c / "pvlab/run.log").read_bytes().startswith(b"generation=1\r\ngeneration=2\r\n")
 
 
+def test_overlapped_requests_do_the_same(guest: Guest, disk):
+    code, out, _ = guest.run(
+        f"diskio run 1 /first:1 /count:{SIZE - 2} /gens:2 /block:40 /threads:4 /order:random"
+        " /overlapped"
+    )
+    assert code == 0, out
+    assert disk.read_bytes()[512:-512] == lab_side.pattern(1, SIZE - 2, 2, 1)
+
+
+def test_overlapped_errors_are_told(guest: Guest, disk):
+    code, out, _ = guest.run(f"diskio verify 1 /first:{SIZE - 1} /count:2 /overlapped")
+    assert code == 1
+    assert "code=38" in out
+
+
 def test_every_wrong_sector_is_named(guest: Guest, disk):
     guest.run(f"diskio write 1 /count:{SIZE}")
     data = bytearray(disk.read_bytes())

@@ -5,6 +5,7 @@ pattern). It goes around caches and file systems, so that what it is told is wha
 driver answered.
 """
 
+import ctypes
 import errno
 import mmap
 import os
@@ -27,7 +28,7 @@ EOF = 38
 USAGE = """Usage:
     diskio size DISK
     diskio write|verify|run|bench DISK /first:N /count:N [/gen:N] [/gens:N] [/seed:N]
-           [/block:N] [/threads:N] [/order:seq|random] [/shift] [/flush] [/ops:N]
+           [/block:N] [/threads:N] [/order:seq|random] [/shift] [/overlapped] [/flush] [/ops:N]
            [/op:read|write] [/until:FILE] [/log:FILE]
     diskio flush DISK
 """
@@ -82,6 +83,70 @@ def describe(data, lba):
     return "damaged" if found == lba else "foreign:" + data[:16].hex()
 
 
+class Overlapped:
+    """Requests that are under way while nobody is in a system call for them.
+
+    A thread that waits in a read or write cannot be frozen, so a guest that is being saved lets
+    it finish first; one that waits for the end of an asynchronous request can, and its request
+    is then under way in the saved guest. One request at a time; not for several threads.
+
+    Numbers and layouts: Linux, arch/x86/entry/syscalls, include/uapi/linux/aio_abi.h.
+    """
+
+    # io_setup, io_destroy, io_getevents, io_submit
+    CALLS = (245, 246, 247, 248) if ctypes.sizeof(ctypes.c_void_p) == 4 else (206, 207, 208, 209)
+    READ, WRITE = 0, 1
+    # aio_data, aio_key and aio_rw_flags, aio_lio_opcode, aio_reqprio, aio_fildes, aio_buf,
+    # aio_nbytes, aio_offset, aio_reserved2, aio_flags, aio_resfd
+    IOCB = struct.Struct("<QIIHhIQQqQII")
+    # data, obj, res, res2
+    EVENT = struct.Struct("<QQqq")
+
+    def __init__(self):
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._context = ctypes.c_ulong(0)
+        self._call(0, 1, ctypes.byref(self._context))
+
+    def _call(self, which, *arguments):
+        done = self._libc.syscall(self.CALLS[which], *arguments)
+        if done < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return done
+
+    def transfer(self, op, fd, buffer, offset):
+        """Bytes that one request moved.
+
+        Raises:
+            OSError: it failed.
+        """
+        code = self.WRITE if op == "write" else self.READ
+        place = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+        fields = (0, 0, 0, code, 0, fd, ctypes.addressof(place), len(buffer), offset, 0, 0, 0)
+        request = ctypes.create_string_buffer(self.IOCB.pack(*fields), self.IOCB.size)
+        requests = (ctypes.c_void_p * 1)(ctypes.addressof(request))
+        event = ctypes.create_string_buffer(self.EVENT.size)
+        try:
+            self._call(3, self._context, ctypes.c_long(1), requests)
+            while True:
+                try:
+                    if self._call(
+                        2, self._context, ctypes.c_long(1), ctypes.c_long(1), event, None
+                    ):
+                        break
+                except InterruptedError:
+                    continue  # frozen and thawed
+        finally:
+            del place
+        moved = self.EVENT.unpack(event.raw)[2]
+        if moved < 0:
+            raise OSError(-moved, os.strerror(-moved))
+        return moved
+
+    def close(self):
+        self._call(1, self._context)
+
+
 class Job:
     """One invocation's work on one disk."""
 
@@ -92,12 +157,14 @@ class Job:
         self.threads = max(1, options["threads"])
         self.random = options["order"] == "random"
         self.shift = options["shift"]
+        self.overlapped = options["overlapped"]
         self.errors = 0
         self.mismatches = 0
         self.requests = 0
         self._device = device
         self._log = log
         self._lock = threading.Lock()
+        self._mine = threading.local()
         self._fds = {}
 
     def say(self, text):
@@ -143,7 +210,10 @@ class Job:
         def work(number):
             rng = random.Random(self.seed * 1000 + number)
             memory = mmap.mmap(-1, (self.block + 8) * SECTOR)
+            overlapped = None
             try:
+                if self.overlapped:
+                    overlapped = self._mine.overlapped = Overlapped()
                 while not self.ctx.process.ended:
                     with self._lock:
                         piece = next(todo, None)
@@ -157,6 +227,9 @@ class Job:
                         act(fd, buffer, *piece)
             except Exception as error:  # raised again by the thread that waits
                 crashed.append(error)
+            finally:
+                if overlapped is not None:
+                    overlapped.close()
 
         workers = [
             threading.Thread(target=work, args=(number,), daemon=True)
@@ -180,8 +253,11 @@ class Job:
     def transfer(self, op, fd, buffer, first, count):
         """One request; whether it was answered with success, and whole."""
         try:
-            call = os.pwritev if op == "write" else os.preadv
-            done = call(fd, [buffer], first * SECTOR)
+            if self.overlapped:
+                done = self._mine.overlapped.transfer(op, fd, buffer, first * SECTOR)
+            else:
+                call = os.pwritev if op == "write" else os.preadv
+                done = call(fd, [buffer], first * SECTOR)
         except OSError as error:
             self.failed(op, first, count, win32_code(error))
             return False
@@ -238,11 +314,12 @@ class Job:
 
 def _options(words):
     found = {**DEFAULTS, "order": "seq", "op": "read", "shift": False, "flush": False}
+    found["overlapped"] = False
     found.update(until=None, log=None)
     for word in words:
         name, _, value = word.lstrip("/").partition(":")
         name = name.lower()
-        if name in ("shift", "flush"):
+        if name in ("shift", "overlapped", "flush"):
             found[name] = True
         elif name in DEFAULTS:
             found[name] = int(value)

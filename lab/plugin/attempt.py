@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.core.errors import GuestCrashed, LabBroken
+from lab.core.errors import GuestCrashed, LabBroken, PvlabError
 from lab.core.journal import unheard
 from lab.evidence.manifest import CRASH, FULL, LIGHT, PieceName
 from lab.guest.errors import GuestSilent
@@ -155,7 +155,7 @@ def _after_failure(
         if lost and place is not None and health.ok:
             freeze(place, lab.deadline("command"))
         if not health.ok:
-            pieces = BROKEN if place is not None and place.dom0.connected else NO_DOM0
+            pieces = BROKEN if place is not None and _reaches_dom0(place) else NO_DOM0
         if pieces:
             # First, as it costs nothing and says what the rest is about.
             _keep(item, lab, verdict)
@@ -168,6 +168,13 @@ def _keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:
         keep(item, lab, verdict)
     except Exception as error:
         item.warn(pytest.PytestWarning(f"pvlab: no scenario was recorded: {error}"))
+
+
+def _reaches_dom0(place: Place) -> bool:
+    try:
+        return place.dom0.connected
+    except PvlabError:
+        return False
 
 
 def _collect(

@@ -131,7 +131,7 @@ class Place:
         self.read_offline = note("read_offline", b"[1] flushed before the end\n")
         self.xenstore = SimpleNamespace()
         self.vg = SimpleNamespace()
-        self.dom0 = SimpleNamespace(
+        self._dom0 = SimpleNamespace(
             run=note("run", SimpleNamespace(stdout="nodes")),
             run_raw=note("run_raw", SimpleNamespace(stdout=b"")),
             connected=False,
@@ -143,6 +143,12 @@ class Place:
                 install=note("install", self.template.install or SimpleNamespace(devices=()))
             ),
         )
+
+    @property
+    def dom0(self) -> SimpleNamespace:
+        if self.broken.startswith("QEMU"):
+            raise LabBroken(self.broken)
+        return self._dom0
 
     def health(self, deadline: object) -> SimpleNamespace:
         return SimpleNamespace(ok=not self.broken, cause=self.broken)

@@ -76,7 +76,7 @@ def disks_are_gone(place, lab, disk_numbers):
     return check
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 @pytest.mark.claim("AutoEnumerate: disks are there after a boot", BOOT)
 @pytest.mark.cost(attach=1, dom0=10, command=20, reboot=REBOOTS, mib=2)
 def test_reboot(installed_driver, disk_on, place, guest, lab, intensity, find_disk):

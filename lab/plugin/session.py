@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lab.core.deadline import Deadline
 from lab.core.errors import ExitCode, LabBroken, PvlabError
-from lab.suite.allowance import Allowance
+from lab.suite.allowance import Allowance, Granted
 
 if TYPE_CHECKING:
     from lab.config.profile import Deadlines, Profile
@@ -107,8 +107,7 @@ class Lab:
         Args:
             allowance: which of the profile's deadlines to spend.
         """
-        seconds: float = getattr(self.deadlines, allowance)
-        return Deadline(seconds)
+        return Granted(self.deadlines).deadline(allowance)
 
     def clone(self) -> Place:
         """A place of its own for one test, with a running guest that answers.

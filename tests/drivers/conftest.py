@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from lab.core.deadline import NotYet, wait_for
 from lab.core.errors import LabBroken
 from lab.guest.diskio import DiskIo
 from lab.suite.backing import Backing, Backings
@@ -136,6 +138,46 @@ def disk_on(attach, backings, lab):
         return attach(backing, vdev, mode)
 
     return disk_on
+
+
+@pytest.fixture
+def disk_numbers(guest, lab):
+    """The numbers of the guest's disks, looked at afresh."""
+
+    def numbers():
+        return {disk.number for disk in guest.disks.list(lab.deadline("command"), rescan=True)}
+
+    return numbers
+
+
+@pytest.fixture
+def disk_of(lab, diskio, disk_numbers):
+    """Waits for a disk of exactly so many sectors; gives its number."""
+
+    def disk_of(sectors, deadline):
+        def look():
+            seen = {n: diskio.size(n, lab.deadline("command")).sectors for n in disk_numbers()}
+            for number, length in seen.items():
+                if length == sectors:
+                    return number
+            raise NotYet(f"disks and their sectors: {seen}")
+
+        return wait_for(f"a disk of {sectors} sectors in the guest", look, deadline)
+
+    return disk_of
+
+
+@pytest.fixture
+def went_down_in_order(place, guest, lab):
+    """Checks that a guest that shut down did not bugcheck on its way."""
+
+    def check():
+        serial = place.guest_serial(lab.deadline("command"))
+        crashed = [p for p in place.profile.crash_patterns if re.search(p, serial)]
+        assert not crashed, f"the guest crashed on its way down: its serial log matches {crashed}"
+        guest.crash.retire()
+
+    return check
 
 
 @pytest.fixture

@@ -64,6 +64,20 @@ def crash_guest(request, place, guest, lab, evidence):
     return crash
 
 
+NO_CORE = CRASH - {PieceName.CORE}
+"""The dump of a core takes minutes where the processor is emulated; one test of it is enough."""
+
+
+def is_complete(pieces, report, evidence, place, lab):
+    """The crash was noticed, what shows it was kept, and dom0 lives on."""
+    assert report.evidence, "the crash was noticed without any evidence"
+    kept = {piece.name.split("/")[0]: piece for piece in evidence.manifest.pieces}
+    missing = [name for name in pieces if name not in kept or not kept[name].bytes]
+    assert not missing, f"after a crash these were not kept: {missing}"
+    # The host lives on: another's crash is none of its business.
+    assert place.health(lab.deadline("command")).ok
+
+
 @pytest.mark.slow
 @pytest.mark.claim("a crash is noticed, and its evidence is complete", OUTSIDE)
 @pytest.mark.cost(attach=1, dom0=10, command=8, crash=1, dump=1, mib=2)
@@ -76,28 +90,10 @@ def test_crash_under_io_is_seen(
     known = job.generations(lab.deadline("command"))
     report = crash_guest()
     assert report.kind in (CrashKind.SERIAL, CrashKind.STOPPED, CrashKind.SILENT)
-    assert report.evidence, "the crash was noticed without any evidence"
-    pieces = {piece.name.split("/")[0]: piece for piece in evidence.manifest.pieces}
-    missing = [name for name in CRASH if name not in pieces or not pieces[name].bytes]
-    assert not missing, f"after a crash these were not kept: {missing}"
-    # The host lives on: another's crash is none of its business.
-    assert place.health(lab.deadline("command")).ok
+    is_complete(CRASH, report, evidence, place, lab)
     generations, strange = device.backing.written(0, 1024, lab.deadline("boot"))
     assert not strange, f"after a crash there are sectors that nobody wrote: {strange}"
     assert min(generations) >= known
-
-
-NO_CORE = CRASH - {PieceName.CORE}
-"""The dump of a core takes minutes where the processor is emulated; one test of it is enough."""
-
-
-def is_complete(report, evidence, place, lab):
-    """The crash was noticed, what shows it was kept, and dom0 lives on."""
-    assert report.evidence, "the crash was noticed without any evidence"
-    pieces = {piece.name.split("/")[0]: piece for piece in evidence.manifest.pieces}
-    missing = [name for name in NO_CORE if name not in pieces or not pieces[name].bytes]
-    assert not missing, f"after a crash these were not kept: {missing}"
-    assert place.health(lab.deadline("command")).ok
 
 
 @pytest.mark.slow
@@ -109,7 +105,7 @@ def test_crash_during_attach_is_seen(
     spec = BlockSpec.parse(backings.exact(8192, lab.deadline("command")).spec, "/dev/hdc")
     attach = place.toolstack.command(*place.toolstack.block_attach_words(place.domain, spec))
     place.dom0.run(f"{attach} >/tmp/attach.log 2>&1 </dev/null &", lab.deadline("command"))
-    is_complete(crash_guest(NO_CORE), evidence, place, lab)
+    is_complete(NO_CORE, crash_guest(NO_CORE), evidence, place, lab)
 
 
 @pytest.mark.slow
@@ -123,5 +119,5 @@ def test_crash_after_resume_is_seen(
     device.write(0, 512, flush=True).require("writing")
     lifecycle.save(place, lab.deadline("boot"))
     lifecycle.restore(place, lab.deadline("boot"))
-    is_complete(crash_guest(NO_CORE), evidence, place, lab)
+    is_complete(NO_CORE, crash_guest(NO_CORE), evidence, place, lab)
     device.check_in_dom0("it was written before the guest was saved", 0, 512)

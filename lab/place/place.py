@@ -41,6 +41,11 @@ from lab.xen.xm import XmToolstack
 VOLUME_GROUP = "vg00"
 
 
+def config_in_dom0(domain: str) -> str:
+    """Path in dom0 of a domain's configuration."""
+    return f"/etc/xen/{domain}.cfg"
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """How to get into a place.

@@ -72,7 +72,7 @@ class Order:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Put the longest first, if any of them uses the lab."""
-        if any(EXPECTED in item.stash for item in items):
+        if any(EXPECTED in item.stash for item in items) and settings(config).balanced:
             workers = int(config.workerinput["workercount"])  # type: ignore[attr-defined]
             items[:] = spread(items, lambda item: item.stash.get(EXPECTED, 0.0), workers)
 

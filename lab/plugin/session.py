@@ -134,6 +134,11 @@ class Lab:
                 self._preparation += time.monotonic() - started
         return self._equipped
 
+    @property
+    def pace(self) -> float:
+        """How many times as long as on the reference machine tests take on this one."""
+        return self._equipped.pace if self._equipped is not None else 1.0
+
     def clone(self, package: DriverPackage | None = None) -> Place:
         """A place of its own for one test, with a running guest that answers.
 

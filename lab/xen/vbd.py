@@ -574,9 +574,15 @@ def _ask(
         # The script ends before the deadline, so it hangs in the toolstack's own command.
         # Whatever the guest does meanwhile, that is dom0's failure.
         vbd = read(xenstore, domid, devid, Deadline(_POST_MORTEM_SECONDS))
+        waits = vbd is not None and not vbd.backend.hotplug_status
         raise BackendFailed(
             f"dom0 did not finish `{toolstack.program} {verb}` within {late.seconds:.0f} s; "
-            + (vbd.words if vbd else "there is no frontend"),
+            + (vbd.words if vbd else "there is no frontend")
+            + (
+                f"; it waits up to {toolstack.hotplug_wait_s:.0f} s for its hotplug script"
+                if waits and late.seconds < toolstack.hotplug_wait_s
+                else ""
+            ),
             evidence=tuple(f"{path} = {value!r}" for path, value in vbd.nodes.items())
             if vbd
             else (),

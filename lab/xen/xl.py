@@ -17,6 +17,8 @@ class XlToolstack(Toolstack):
 
     program = "xl"
     has_watches = True
+    # LIBXL_HOTPLUG_TIMEOUT (libxl_internal.h, 4.17).
+    hotplug_wait_s = 40.0
 
     def block_attach_words(self, domain: DomainRef, spec: BlockSpec) -> tuple[str, ...]:
         """One disk specification in keywords (xl-disk-configuration(5)).

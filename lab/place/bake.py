@@ -38,6 +38,7 @@ from lab.place.stage import Stage, StageStore, copy_stage, freeze
 from lab.qemu.accel import AccelChoice
 from lab.qemu.disk import create_blank, create_overlay
 from lab.qemu.machine import Machine, MachineSpec
+from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
 from lab.xen.domain import Domain
 from lab.xen.toolstack import Toolstack
@@ -45,7 +46,7 @@ from lab.xen.xl import XlToolstack
 from lab.xen.xm import XM_OVER_XL, XmToolstack, install_shim, shim
 
 #: Part of every key: raise it when a bake does something else than before.
-BAKE_VERSION = 5
+BAKE_VERSION = 6
 DOMAIN_NAME = "virtdemo"
 _CONFIG_IN_DOM0 = f"/etc/xen/{DOMAIN_NAME}.cfg"
 _FILES_IN_DOM0 = "/var/lib/pvlab"
@@ -348,13 +349,14 @@ class Baker:
             serial_log=self._serial_log,
             **files,
         )
+        toolstack = self._toolstack(dom0)
         dom0.run(
             f"cat > {shlex.quote(_CONFIG_IN_DOM0)} && blockdev --flushbufs {GUEST_DISK_IN_DOM0}",
             deadline,
-            stdin=config.encode(),
+            stdin=toolstack.configuration(DomainConfig.read(config)).encode(),
             check=True,
         )
-        return self._toolstack(dom0).create(_CONFIG_IN_DOM0, deadline)
+        return toolstack.create(_CONFIG_IN_DOM0, deadline)
 
     def _toolstack(self, dom0: Dom0) -> Toolstack:
         return XmToolstack(dom0) if self._profile.toolstack == "xm" else XlToolstack(dom0)

@@ -13,6 +13,7 @@ from lab.core.journal import noun
 from lab.xen.blocklist import BlockList, parse_block_list
 from lab.xen.blockspec import BlockSpec, devid
 from lab.xen.complaints import complaint
+from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
 from lab.xen.domain import Domain, parse_list
 from lab.xen.errors import NoSuchDomain
@@ -97,6 +98,14 @@ class Toolstack(ABC):
             f"`{self.command('create', config_path)}` succeeded, but no domain `{name}` is running",
             hint="it may have died at once: see its logs in /var/log/xen",
         )
+
+    @abstractmethod
+    def configuration(self, config: DomainConfig) -> str:
+        """A domain's configuration as this toolstack reads it, for a file in dom0.
+
+        Raises:
+            UsageError: it asks for what this toolstack cannot do.
+        """
 
     def destroy(self, domain: DomainRef, deadline: Deadline) -> None:
         """End a domain at once."""

@@ -474,6 +474,7 @@ finish() {
   xenstore-ls @ERROR@ 2>/dev/null
   xenstore-ls "/local/domain/0/error/${be#/local/domain/0/}" 2>/dev/null
   mark hotplug; tail -n 20 /var/log/xen/xen-hotplug.log 2>/dev/null
+  mark xend; cat /var/log/xen/xend.log.1 /var/log/xen/xend.log 2>/dev/null | tail -n 20
   mark kernel; dmesg 2>/dev/null | grep -iE 'vbd|blkback|xen-blk' | tail -n 10
   mark xen; @DMESG@ 2>/dev/null | tail -n 15
 }
@@ -627,7 +628,7 @@ def _read_report(result: CommandResult, command: str, domid: int, devid: int) ->
         device_errors=tuple(errors),
         logs={
             name: tuple(sections.get(name, ()))
-            for name in ("command", "domain", "hotplug", "kernel", "xen")
+            for name in ("command", "domain", "hotplug", "xend", "kernel", "xen")
         },
     )
 

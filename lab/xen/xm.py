@@ -7,11 +7,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from lab.core.deadline import Deadline
+from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import LabBroken
 from lab.xen.blockspec import BlockSpec, devid
+from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
+from lab.xen.errors import ToolstackDown
 from lab.xen.toolstack import DomainRef, Toolstack, ref
+from lab.xen.xend import DUMP_FOLDERS, AutoCore
 
 _TOKEN = re.compile(r"""\s*(?:([()])|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s()'"]+))""")
 # What stands behind a backslash in a quoted word (tools/python/xen/xend/sxp.py, escapes).
@@ -35,6 +38,38 @@ class XmToolstack(Toolstack):
     has_watches = False
     # DEVICE_CREATE_TIMEOUT (tools/python/xen/xend/server/DevController.py).
     hotplug_wait_s = 100.0
+
+    def configuration(self, config: DomainConfig) -> str:
+        """A Python program of plain assignments, for a 32-bit dom0."""
+        return config.for_xm()
+
+    def restart_daemon(self, deadline: Deadline) -> None:
+        """Restart xend and wait until it answers; domains run on meanwhile.
+
+        Raises:
+            LabBroken: its init script failed.
+            DeadlineExpired: it does not answer.
+        """
+        self.dom0.run("service xend restart", deadline, check=True)
+
+        def answers() -> None:
+            try:
+                self.list(deadline)
+            except ToolstackDown as down:
+                raise NotYet(down.message) from down
+
+        wait_for("xend to answer", answers, deadline, interval=0.5)
+
+    def automatic_cores(self, deadline: Deadline) -> tuple[AutoCore, ...]:
+        """The cores that xend dumped of domains that crashed, oldest first.
+
+        It does so where ``(enable-dump yes)`` stands in its configuration.
+        """
+        folders = " ".join(map(shlex.quote, DUMP_FOLDERS))
+        listed = self.dom0.run(f"ls -1 {folders} 2>/dev/null", deadline).lines
+        # Two names of one folder, where one is a link, list the same files.
+        found = {core for core in map(AutoCore.parse, listed) if core is not None}
+        return tuple(sorted(found, key=lambda core: (core.time, core.file)))
 
     def block_attach_words(self, domain: DomainRef, spec: BlockSpec) -> tuple[str, ...]:
         """``DOMAIN BACKEND FRONTEND MODE``, as xm(1) documents them."""

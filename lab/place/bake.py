@@ -27,10 +27,10 @@ from lab.images.boot import read_guest, read_host
 from lab.images.store import BuiltImage
 from lab.place.hardware import (
     GUEST_DISK,
-    GUEST_DISK_IN_DOM0,
     ROOT_DISK,
     VG_DISK,
     VG_SIZE_MIB,
+    guest_disk,
     machine_spec,
 )
 from lab.place.place import Access
@@ -342,18 +342,20 @@ class Baker:
             dom0.put(self._guest_image.path / file, files[name], deadline)
         template = (self._guest_image.path / self._guest.domain_config).read_text()
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - a domain configuration, not markup
-        config = environment.from_string(template).render(
+        disk = guest_disk(self._host)
+        rendered = environment.from_string(template).render(
             name=DOMAIN_NAME,
             memory_mib=self._profile.memory.guest_mib,
-            system_disk=GUEST_DISK_IN_DOM0,
+            system_disk=disk,
             serial_log=self._serial_log,
             **files,
         )
+        config = DomainConfig.read(rendered).with_keys(self._host.domain_keys)
         toolstack = self._toolstack(dom0)
         dom0.run(
-            f"cat > {shlex.quote(_CONFIG_IN_DOM0)} && blockdev --flushbufs {GUEST_DISK_IN_DOM0}",
+            f"cat > {shlex.quote(_CONFIG_IN_DOM0)} && blockdev --flushbufs {disk}",
             deadline,
-            stdin=toolstack.configuration(DomainConfig.read(config)).encode(),
+            stdin=toolstack.configuration(config).encode(),
             check=True,
         )
         return toolstack.create(_CONFIG_IN_DOM0, deadline)

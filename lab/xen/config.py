@@ -94,6 +94,10 @@ class DomainConfig:
         """The same for a domain of another name."""
         return replace(self, name=name)
 
+    def with_keys(self, keys: Mapping[str, Value]) -> DomainConfig:
+        """The same with further assignments, which go before its own of the same name."""
+        return replace(self, others={**self.others, **keys})
+
     def for_xl(self) -> str:
         """As xl reads it (xl.cfg(5))."""
         return _written(

@@ -95,7 +95,7 @@ def guest_image(
     (made.path / "vmlinuz").write_bytes(b"guest kernel")
     (made.path / "password").write_text("pass word\n")
     (made.path / "domain.cfg.j2").write_text(
-        'name="{{ name }}"\nmemory={{ memory_mib }}\ndisk="{{ system_disk }}"\n'
+        'name="{{ name }}"\nmemory={{ memory_mib }}\ndisk=["{{ system_disk }}"]\n'
         'serial="{{ serial_log }}"\nkernel="{{ kernel }}"\n'
     )
     return made

@@ -18,6 +18,7 @@ from lab.cli import (
     mutants,
     place,
     repro,
+    results,
     scenario,
     setup,
     tests,
@@ -38,6 +39,7 @@ app.add_typer(setup.app, name="setup")
 app.add_typer(image.app, name="image")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(results.app, name="results")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)

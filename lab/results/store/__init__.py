@@ -43,8 +43,27 @@ Asking (``queries``)::
     history(store, test, limit=100)              # list[(RunRow, Cell)], the newest first
     failures(store, names)                       # list[Failure]: cell, evidence pieces, crashes
     runs, run, tests, drivers, buckets, crashes, gates, gate, mutants
+
+Removing (``pruning``)::
+
+    prune(store, results, keep=100, younger_than=timedelta(days=30), dry_run=True)
 """
 
+from lab.results.store.answers import (
+    BucketRow,
+    CampaignRow,
+    Cell,
+    CrashRow,
+    DriverRow,
+    Failure,
+    GateRow,
+    MutantsRow,
+    Night,
+    Piece,
+    RunDetail,
+    RunRow,
+    TestRow,
+)
 from lab.results.store.documents import forget_gate, put_gate, put_mutants
 from lab.results.store.engine import Store, open_store, store_url
 from lab.results.store.importing import Imported, import_results, import_run
@@ -73,20 +92,8 @@ from lab.results.store.nightly import (
     reap,
     release,
 )
+from lab.results.store.pruning import Pruned, prune
 from lab.results.store.queries import (
-    BucketRow,
-    CampaignRow,
-    Cell,
-    CrashRow,
-    DriverRow,
-    Failure,
-    GateRow,
-    MutantsRow,
-    Night,
-    Piece,
-    RunDetail,
-    RunRow,
-    TestRow,
     buckets,
     cells,
     crashes,
@@ -125,6 +132,7 @@ __all__ = [
     "Night",
     "Piece",
     "Plan",
+    "Pruned",
     "RunDetail",
     "RunRow",
     "Store",
@@ -156,6 +164,7 @@ __all__ = [
     "note_run",
     "open_store",
     "plans",
+    "prune",
     "put_gate",
     "put_mutants",
     "reap",

@@ -62,7 +62,15 @@ def store_url(db: str | Path | None = None) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and url.database and url.database != ":memory:":
         return URL.create("sqlite", database=str(Path(url.database).expanduser().resolve()))
-    raise UsageError(f"--db: {url.render_as_string()} cannot hold results", hint=_hint())
+    raise UsageError(f"--db: a database of {backend} cannot hold results", hint=_hint())
+
+
+def _shown(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    # A password may be among the parameters too.
+    query = {name: value for name, value in url.query.items() if name in ("host", "port")}
+    return url.set(drivername="postgresql", query=query).render_as_string(hide_password=True)
 
 
 def _hint() -> str:
@@ -82,9 +90,7 @@ class Store:
     @property
     def name(self) -> str:
         """Where it is, for people: no password in it."""
-        url = self.engine.url
-        shown = url.database if url.get_backend_name() == "sqlite" else None
-        return shown or url.render_as_string(hide_password=True)
+        return _shown(self.engine.url)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -148,7 +154,7 @@ def open_store(db: str | Path | None = None) -> Store:
     Raises:
         UsageError: no such database, not one of this lab's, or a newer lab's; or the library for
             PostgreSQL is missing.
-        LabBroken: another process keeps it locked.
+        LabBroken: the server cannot be reached, or another process keeps the store locked.
     """
     url = store_url(db)
     engine = _engine(url)
@@ -167,7 +173,10 @@ def open_store(db: str | Path | None = None) -> Store:
                     upgrade(connection, store.name)
     except DBAPIError as error:
         engine.dispose()
-        raise UsageError(f"{store.name}: cannot be opened: {reason(error)}", hint=_hint()) from None
+        message = f"{store.name}: cannot be opened: {reason(error)}"
+        if url.get_backend_name() != "sqlite" and isinstance(error, OperationalError):
+            raise LabBroken(message) from None
+        raise UsageError(message, hint=_hint()) from None
     except BaseException:
         engine.dispose()
         raise

@@ -15,6 +15,7 @@ from lab.core.errors import UsageError
 from lab.results.record import RECORD_NAME
 from lab.results.store import models
 from lab.results.store.engine import Store, reason
+from lab.results.store.pruning import tidy
 from lab.results.store.reading import read_snapshot
 from lab.results.store.rows import Became, machine, put_run
 from lab.results.store.types import plain
@@ -80,6 +81,7 @@ def import_results(
     """
     done = []
     for given in folders:
+        tidy(store, given)
         try:
             found = run_folders(given)
         except UsageError as error:

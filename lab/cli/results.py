@@ -48,13 +48,17 @@ def import_(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FOLDER...", help="Results folders, or runs' own; the results if left out."
+            metavar="FOLDER...",
+            help="Results folders, runs' own, or a gate's document; the results if left out.",
         ),
     ] = None,
     db: DbOption = None,
     as_json: AsJson = False,
 ) -> int:
-    """Bring the store up to date with folders of runs: exit 2 if one of them is damaged."""
+    """Bring the store up to date with folders of runs: exit 2 if one of them is damaged.
+
+    Documents of gates and mutants that lie among the results come along.
+    """
     from lab.results.store import Became, import_results
 
     done: list[Imported] = []
@@ -65,7 +69,7 @@ def import_(
             for trouble in one.troubles:
                 say(trouble)
             if sys.stderr.isatty():
-                print(f"\r{len(done)} runs", end="", file=sys.stderr, flush=True)
+                print(f"\r{len(done)} read", end="", file=sys.stderr, flush=True)
 
         try:
             import_results(store, folders or [results_dir()], progress=progress)

@@ -15,7 +15,8 @@ frozen dataclasses. Moments are aware and in UTC, durations in seconds, runs are
 
 Filling (``importing``, ``documents``)::
 
-    import_results(store, [results_dir()])       # list[Imported]; each tells what became of it
+    import_results(store, [results_dir()])       # list[Imported]; each tells what became of it;
+                                                 # also mutants.json and */gate.json in it
     import_run(store, folder)                    # one; .became is NEW, REPLACED, UNCHANGED, ...
     put_gate(store, key, document, status=..., runs={run: role}, created=...)
     put_mutants(store, document)                 # of pvlab mutants

@@ -16,7 +16,14 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session
 
 from lab.core.deadline import Deadline
@@ -126,8 +133,12 @@ class Store:
         try:
             with Session(self.engine.execution_options(**options)) as session:
                 yield session
-        except OperationalError as error:
-            raise LabBroken(f"{self.name}: {reason(error)}") from None
+        except DatabaseError as error:
+            # A plain DatabaseError is SQLite's for a damaged file; other kinds are of statements.
+            broken = isinstance(error, OperationalError | InternalError)
+            if broken or type(error) is DatabaseError:
+                raise LabBroken(f"{self.name}: {reason(error)}") from None
+            raise
 
     def close(self) -> None:
         """Let go of all connections."""

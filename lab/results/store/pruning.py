@@ -22,6 +22,7 @@ from lab.core.errors import UsageError
 from lab.results.folder import LATEST
 from lab.results.record import RECORD_NAME
 from lab.results.store import models
+from lab.results.store.documents import forget_lost_gates
 from lab.results.store.engine import Store
 from lab.results.store.queries import best_first
 from lab.results.store.rows import machine, sweep
@@ -71,7 +72,8 @@ def prune(
 
     A run stays that holds the best sample of a bucket, that a gate rests on, that belongs to an
     unfinished nightly plan, that ``latest`` points at, or that may still be going on. Runs whose
-    folders are elsewhere, or on another machine, are left alone.
+    folders are elsewhere, or on another machine, are left alone. A gate is forgotten, so that its
+    runs can go, once somebody has removed its document from the results folder.
 
     Args:
         store: where.
@@ -96,6 +98,7 @@ def prune(
     moment = now or datetime.now(UTC)
     if not dry_run:
         tidy(store, results)
+        forget_lost_gates(store, results)
     root = results.resolve()
     with store.read() as session:
         rows = session.execute(

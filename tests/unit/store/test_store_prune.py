@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 from store_samples import NOON, OOPS, contents, crashed, folder_of, name, record, running, write
 
 from lab.core.errors import UsageError
@@ -190,7 +189,7 @@ def test_a_kill_before_the_rows_are_gone(
     store: Store, results: Path, six: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "commit", _kill)
+        patch.setattr(pruning, "sweep", _kill)
         # The process would not come to putting the folder back.
         patch.setattr(Path, "rename", _rename_once(Path.rename))
         with pytest.raises(Killed):
@@ -223,11 +222,11 @@ def test_what_was_put_away_comes_back_when_it_is_referred_to(
     assert left(store, results) == names(0, 1, 2, 3, 4, 5)
 
 
-def test_a_failing_commit_puts_the_folder_back(
+def test_a_transaction_that_fails_puts_the_folder_back(
     store: Store, results: Path, six: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "commit", _kill)
+        patch.setattr(pruning, "sweep", _kill)
         with pytest.raises(Killed):
             prune(store, results, keep=5, now=LATER)
     assert left(store, results) == names(0, 1, 2, 3, 4, 5)

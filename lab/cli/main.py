@@ -19,6 +19,7 @@ from lab.cli import (
     mutants,
     place,
     repro,
+    results,
     scenario,
     setup,
     tests,
@@ -40,6 +41,7 @@ app.add_typer(image.app, name="image")
 app.add_typer(media.app, name="media")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(results.app, name="results")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)

@@ -139,6 +139,16 @@ class Campaign(_Part):
     )
 
 
+class Turn(_Part):
+    """Which run of a test this is, in a run that compares two drivers or repeats tests."""
+
+    test: str = Field(min_length=1, description="pytest's node id without the turn.")
+    driver: Literal["new", "baseline"] = Field(
+        description='On which driver: "new" is the record\'s `driver`.'
+    )
+    repeat: int = Field(ge=1, description="Which run of the test on that driver, from 1.")
+
+
 class TestRecord(_Part):
     """One test."""
 
@@ -161,6 +171,9 @@ class TestRecord(_Part):
     )
     campaign: Campaign | None = Field(default=None, description="Of a race: its attempts.")
     properties: dict[str, str] = Field(default_factory=dict)
+    turn: Turn | None = Field(
+        default=None, description="Null in a run of one driver, each test once."
+    )
 
     @property
     def late(self) -> bool:
@@ -194,6 +207,9 @@ class RunRecord(_Part):
     )
     images: dict[str, Image] = Field(default_factory=dict)
     driver: Driver | None = None
+    baseline: Driver | None = Field(
+        default=None, description="What it is compared with; tests say in `turn` which they ran on."
+    )
     versions: dict[str, str] = Field(
         default_factory=dict, description="Tool to version: pvlab, python, qemu, xen, ..."
     )

@@ -139,13 +139,14 @@ def guest(place: Place) -> Guest:
     return place.guest
 
 
-@pytest.fixture(scope="session")
-def driver_package(pvlab_run: Workplace) -> DriverPackage:
+@pytest.fixture
+def driver_package(request: pytest.FixtureRequest, pvlab_run: Workplace) -> DriverPackage:
     """The driver package under test, unpacked and checked.
 
-    Session scope: it is read-only, and was refused before the first test if it is unusable.
+    Function scope, as a session may run a test on two drivers by turns. It is read-only, and was
+    refused before the first test if it is unusable.
     """
-    return pvlab_run.driver_package
+    return pvlab_run.package_for(request.node)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def _start(config: pytest.Config, mine: Sequence[pytest.Item]) -> None:
     )
     config.stash[WORKPLACE] = run
     if any(tests_driver(item) for item in mine):
-        expect(mine, run.errata)
+        expect(mine, run.errata_for)
 
 
 @pytest.hookimpl(optionalhook=True)

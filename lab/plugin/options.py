@@ -26,6 +26,12 @@ OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("intensity", "LEVEL", "how much to do: smoke, standard or soak (default: standard)"),
     ("seed", "N", "repeat one attempt of each race: the one with this seed"),
     ("errata", "DIR", "errata files of driver releases (default: drivers/errata)"),
+    ("baseline", "PATH", "driver package that a plan's turns compare the other one with"),
+    (
+        "plan",
+        "FILE",
+        "turns to run, in order: which test on which driver, as pvlab gate plans them",
+    ),
     ("core", "yes|no", "keep the memory of a guest that crashed (default: yes)"),
     ("catalogue", "FILE", "write what the collected tests are, and run none"),
 )
@@ -76,6 +82,8 @@ class Settings:
         errata: folder of errata files; ``None`` for the published drivers'.
         core: whether the memory of a guest that crashed is kept: minutes where the processor is
             emulated.
+        baseline: package to compare with; ``None`` for none.
+        plan: file with the turns to run; ``None`` to run every test once.
     """
 
     driver: Path | None
@@ -88,6 +96,8 @@ class Settings:
     seed: int | None = None
     errata: Path | None = None
     core: bool = True
+    baseline: Path | None = None
+    plan: Path | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:
@@ -126,6 +136,8 @@ class Settings:
             seed=None if seed is None else int(seed),
             errata=path("errata"),
             core=core == "yes",
+            baseline=path("baseline"),
+            plan=path("plan"),
         )
 
 

@@ -7,7 +7,7 @@ with the bound on what the runs can have missed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from lab.core.errors import ExitCode
 from lab.gate.engine import Engine
@@ -32,19 +32,18 @@ TOLD = (
 """Kinds that are told of although they change nothing."""
 
 
-def compared_verdict(engine: Engine, *, interrupted: bool = False) -> Verdict:
+def compared_verdict(engine: Engine, *, troubles: Sequence[str] = ()) -> Verdict:
     """What a gate's runs say about the new driver.
 
     Args:
         engine: of the gate, with all that was seen.
-        interrupted: whether somebody ended it before it was decided.
+        troubles: what else stands in the way of a PASS, a line each.
     """
     findings = engine.findings
     failed = [f for f in findings if f.effect is Effect.FAIL]
     open_ = [f for f in findings if f.effect is Effect.UNDECIDED]
     reasons = [*_named(failed), *_slower(failed)]
-    if interrupted:
-        reasons.append("the gate was interrupted: not everything was run that it asks for")
+    reasons += troubles
     if engine.gave_up:
         reasons.append(_gave_up(engine))
     if not failed:
@@ -61,7 +60,7 @@ def compared_verdict(engine: Engine, *, interrupted: bool = False) -> Verdict:
         return Verdict(
             status=Status.FAIL, exit_code=int(ExitCode.DRIVER_FAILED), reasons=tuple(reasons)
         )
-    if open_ or nothing or interrupted or engine.gave_up:
+    if open_ or nothing or troubles or engine.gave_up:
         return Verdict(
             status=Status.UNDECIDED, exit_code=int(ExitCode.LAB_BROKEN), reasons=tuple(reasons)
         )

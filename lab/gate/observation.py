@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lab.core.errors import Blame
-from lab.results.record import Outcome, TestRecord
+from lab.results.record import INTERRUPTED, LAB_IS_BROKEN, Outcome, TestRecord
 
 FIGURE = "pvlab.figure."
 """How properties of tests begin that are figures: what was measured, of which less is better."""
@@ -80,7 +80,9 @@ def seen(test: TestRecord) -> Seen:
         case Outcome.PASSED:
             return Seen.PASSED
         case Outcome.SKIPPED:
-            return Seen.SKIPPED
+            # Not its own choice: nothing was run.
+            lost = test.message.startswith((LAB_IS_BROKEN, INTERRUPTED))
+            return Seen.LAB if lost else Seen.SKIPPED
         case Outcome.XPASSED:
             # Without anybody to blame it is a test's own `xfail`, which is not the errata's.
             return Seen.PASSED if test.blame is None else Seen.NEWS

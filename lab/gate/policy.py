@@ -130,6 +130,15 @@ class Policy(_Part):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def adjusted(self, *, intensity: Level | None, stop_early: bool | None) -> Policy:
+        """The same with what a command line asks otherwise."""
+        suite, running = self.suite, self.running
+        if intensity is not None:
+            suite = suite.model_copy(update={"intensity": intensity})
+        if stop_early is not None:
+            running = running.model_copy(update={"stop_early": stop_early})
+        return self.model_copy(update={"suite": suite, "running": running})
+
 
 def bundled() -> tuple[str, ...]:
     """Names of the policies that come with the lab."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -28,15 +27,6 @@ def cheapest_first(tests: Iterable[Entry]) -> list[str]:
     least with the quickest first. Tests of one length stay in the suite's order.
     """
     return [test.id for test in sorted(tests, key=lambda test: test.expected_seconds)]
-
-
-def suite_digest(folder: Path) -> str:
-    """SHA-256 over the Python files of a suite, names included."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def run_campaign(

@@ -214,6 +214,23 @@ def replay(
 
 
 @pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Notes what a test measured: ``figure("sequential reads, ms", 37)``.
+
+    Function scope. Less is better, and 0 or less is no figure: a gate that compares drivers
+    compares figures of one name. They are among the test's properties.
+    """
+
+    # Imported late, as for ``block_device``.
+    from lab.gate.observation import FIGURE
+
+    def note(name: str, value: float) -> None:
+        request.node.user_properties.append((f"{FIGURE}{name}", f"{value:.6g}"))
+
+    return note
+
+
+@pytest.fixture
 def evidence(request: pytest.FixtureRequest, place: Place) -> Collector:
     """The collector of this test's evidence; ``evidence.add(name, content)`` adds a piece.
 

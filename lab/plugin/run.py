@@ -29,7 +29,6 @@ from lab.results.record import (
     JUNIT_NAME,
     REPORT_NAME,
     Accelerator,
-    Driver,
     Image,
     KnownIssue,
     Outcome,
@@ -163,7 +162,7 @@ class Run(Workplace):
     def loaded(self, driver: DriverPackage) -> None:
         """Record what is tested, if the record was begun without it."""
         if self._writer is not None:
-            self._writer.update(driver=_driver(driver))
+            self._writer.update(driver=facts.driver(driver))
 
     def prepared(self, template: Template) -> None:
         """Record what the tests run on."""
@@ -224,8 +223,8 @@ class Run(Workplace):
             guest_label=guest_label(self.profile, asked_for(self.settings.accel) or "hvm"),
             host=facts.host(),
             intensity=self.settings.intensity.value,
-            driver=_driver(self._driver) if self._driver else None,
-            baseline=_driver(self._baseline) if self._baseline else None,
+            driver=facts.driver(self._driver) if self._driver else None,
+            baseline=facts.driver(self._baseline) if self._baseline else None,
             versions=facts.versions(),
         )
 
@@ -247,14 +246,4 @@ def _errata(known: Iterable[tuple[str, Erratum]]) -> tuple[KnownIssue, ...]:
     return tuple(
         KnownIssue(test=test, why=erratum.why, source=erratum.source, until=erratum.until)
         for test, erratum in known
-    )
-
-
-def _driver(package: DriverPackage) -> Driver:
-    return Driver(
-        name=package.name,
-        version=package.version,
-        sha256=package.identity,
-        basename=package.source.name,
-        files=tuple(str(file) for file in package.files),
     )

@@ -17,6 +17,12 @@ RECORD_NAME = "run.json"
 REPORT_NAME = "report.html"
 JUNIT_NAME = "junit.xml"
 
+LAB_IS_BROKEN = "the lab is broken: "
+"""How the message of a test begins that was skipped since nothing could be run any more."""
+
+INTERRUPTED = "interrupted while it ran"
+"""Message of a test that was running when somebody ended the run; it counts as skipped."""
+
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)

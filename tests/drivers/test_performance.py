@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pytest
 
-from lab.gate.observation import FIGURE
 from lab.suite.intensity import Count
 
 pytestmark = pytest.mark.area("performance")
@@ -23,7 +22,7 @@ BOUND = 1.5
 
 
 @pytest.fixture
-def compare(disk_on, diskio, guest, lab, intensity, place, evidence, record_property):
+def compare(disk_on, diskio, guest, lab, intensity, place, evidence, figure):
     """Times the same requests on the emulated disk and on its PV twin."""
 
     def compare(what, **how):
@@ -52,7 +51,7 @@ def compare(disk_on, diskio, guest, lab, intensity, place, evidence, record_prop
         best = {number: min(found) for number, found in times.items()}
         ratio = best[pv] / best[emulated]
         place.timings[f"ratio_{what.replace(' ', '_')}"] = ratio
-        record_property(f"{FIGURE}{what}, PV to emulated", f"{ratio:.6g}")
+        figure(f"{what}, PV to emulated", ratio)
         evidence.add(f"{what}.txt".replace(" ", "-"), f"emulated {times[emulated]}\npv {times[pv]}")
         assert ratio < BOUND, (
             f"{what}: the PV disk takes {ratio:.1f} times as long as the emulated one "
@@ -77,7 +76,7 @@ def test_random_reads(installed_driver, compare):
 
 @pytest.mark.claim("the PV disk is faster than the emulated one", SLOW)
 @pytest.mark.cost(attach=1, command=30, seconds=20)
-def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place, record_property):
+def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place, figure):
     # The emulated disk is the system's, and not written to; but a write of a PV disk takes
     # the way that a read takes.
     device = disk_on(sectors=16 * MIB)
@@ -89,7 +88,7 @@ def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place, 
     ratio = best["write"] / best["read"]
     place.timings["ratio_writes_to_reads"] = ratio
     for op, ms in best.items():
-        record_property(f"{FIGURE}random {op}s, ms", str(ms))
+        figure(f"random {op}s, ms", ms)
     assert ratio < 2 * BOUND, (
         f"a write takes {ratio:.1f} times as long as a read ({best['write']} ms against "
         f"{best['read']} ms)"

@@ -266,11 +266,11 @@ def test_rates_can_be_ruled_out_everywhere():
 def test_an_interrupted_gate_is_undecided_unless_it_failed():
     engine = Engine("ab", policy(), compared=True)
     engine.observe(Observation("a", NEW, PASSED))
-    assert compared_verdict(engine, interrupted=True).status is Status.UNDECIDED
+    assert compared_verdict(engine, troubles=["interrupted"]).status is Status.UNDECIDED
     for _ in range(5):
         engine.observe(Observation("b", NEW, FAILED, "no disk"))
         engine.observe(Observation("b", OLD, PASSED))
-    assert compared_verdict(engine, interrupted=True).status is Status.FAIL
+    assert compared_verdict(engine, troubles=["interrupted"]).status is Status.FAIL
 
 
 class Measures:

@@ -15,6 +15,7 @@ from lab.cli import (
     gate,
     image,
     labfaults,
+    media,
     mutants,
     place,
     repro,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(setup.app, name="setup")
 app.add_typer(image.app, name="image")
+app.add_typer(media.app, name="media")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
 app.add_typer(results.app, name="results")

@@ -16,6 +16,7 @@ from lab.cli import (
     image,
     labfaults,
     mutants,
+    nightly,
     place,
     repro,
     scenario,
@@ -46,6 +47,7 @@ app.command()(gate.run)
 app.command()(gate.gate)
 app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
+app.command()(nightly.nightly)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
 app.command()(demo.demo)

@@ -1,0 +1,102 @@
+"""One command of an item, from its start to its end, however that comes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.core.deadline import Deadline, NotYet, wait_for
+from lab.core.errors import DeadlineExpired, LabBroken
+
+GRACE_SECONDS = 60.0
+"""What an interrupted run gets to end its machines and write its record."""
+
+LAST_SECONDS = 15.0
+"""What it gets after that, before it is killed."""
+
+_DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
+class Stopped(Exception):
+    """The command was ended because nobody wants its result any more."""
+
+
+def run_command(
+    words: Sequence[str],
+    *,
+    log: Path,
+    keep: int,
+    deadline: Deadline,
+    stopped: Callable[[], bool],
+    grace: float = GRACE_SECONDS,
+) -> int:
+    """Run a command and wait for it.
+
+    It dies with the process that calls this, and holds the place's lock itself, so that nobody
+    uses the place until it has.
+
+    Args:
+        words: the command line.
+        log: where its output goes.
+        keep: descriptor that it inherits.
+        deadline: when it has to be done.
+        stopped: asked now and then whether to end it.
+        grace: seconds that it gets to end by itself when it is interrupted.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        LabBroken: it cannot be started.
+        DeadlineExpired: it was not done in time; it has ended.
+        Stopped: it was to stop; it has ended.
+    """
+    try:
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [*_DIES_WITH_PARENT, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(keep,),
+                # So that an interrupt from a terminal comes once, from here.
+                process_group=0,
+            )
+    except OSError as error:
+        raise LabBroken(f"{words[0]}: cannot be started: {error.strerror}") from None
+
+    def ended() -> int:
+        code = child.poll()
+        if code is None:
+            if stopped():
+                raise Stopped
+            raise NotYet("it runs")
+        return code
+
+    try:
+        return wait_for("the run of an item", ended, deadline)
+    finally:
+        _end(child, grace)
+
+
+def _end(child: subprocess.Popen[bytes], grace: float) -> None:
+    """End a child and what it started in its group: asked first, then killed."""
+
+    def ended() -> int:
+        if (code := child.poll()) is None:
+            raise NotYet("it runs")
+        return code
+
+    for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, min(grace, LAST_SECONDS))):
+        if child.poll() is None:
+            child.send_signal(number)
+            with contextlib.suppress(DeadlineExpired):
+                wait_for("the end of an item", ended, Deadline(seconds))
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

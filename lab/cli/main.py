@@ -12,6 +12,7 @@ from lab.cli import (
     crash,
     demo,
     doctor,
+    farm,
     gate,
     image,
     labfaults,
@@ -39,6 +40,7 @@ app.add_typer(setup.app, name="setup")
 app.add_typer(image.app, name="image")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(farm.app, name="farm")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)

@@ -189,7 +189,8 @@ class Digest:
             _count(len(self.unsettled), "item") + " lost to the lab" if self.unsettled else "",
         ]
         said = ", ".join(part for part in parts if part)
-        ran = f"{self.tests} tests in {self.done} of {_count(self.items, 'item') or 'no items'}"
+        tests = _count(self.tests, "test") or "no test"
+        ran = f"{tests} in {self.done} of {_count(self.items, 'item') or 'no items'}"
         return f"{said or 'nothing new'}; {ran}"
 
     @property

@@ -17,9 +17,10 @@ import os
 import platform
 import queue
 import secrets
+import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -389,6 +390,9 @@ def _needs(order: Order) -> dict[str, float]:
     return {PLACE: 1.0, **order.needs}
 
 
+# -- programs ---------------------------------------------------------------------------
+
+
 def worker_command(
     scheduler: str,
     *,
@@ -396,7 +400,8 @@ def worker_command(
     memory_mib: int,
     kvm: bool,
     name: str | None = None,
-    local_directory: Path | None = None,
+    files: Path | None = None,
+    extra: Sequence[str] = (),
 ) -> list[str]:
     """The command line of a worker: Dask's own, with what the lab's items ask for.
 
@@ -405,25 +410,34 @@ def worker_command(
         places: items side by side.
         memory_mib: for all of them together.
         kvm: whether there is nested KVM.
-        name: the worker's; made from the machine's when None.
-        local_directory: for Dask's own files.
+        name: the worker's; made by Dask when None.
+        files: folder for Dask's own files; in the cache when None.
+        extra: more options of Dask's.
     """
-    import sys
-
-    resources = f"{PLACE}={places} {MEMORY}={memory_mib} {KVM}={int(kvm)}"
     return [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_worker",
-        scheduler,
-        "--nthreads",
-        str(places),
-        "--memory-limit",
-        "0",
-        "--resources",
-        resources,
-        "--local-directory",
-        str(local_directory or cache_dir() / "farm"),
-        "--no-dashboard",
-        *(["--name", name] if name else []),
+        *(sys.executable, "-m", "distributed.cli.dask_worker", scheduler),
+        *("--nthreads", str(places)),
+        *("--resources", f"{PLACE}={places} {MEMORY}={memory_mib} {KVM}={int(kvm)}"),
+        *("--local-directory", str(files or cache_dir() / "farm")),
+        # Machines are processes of their own, so that Dask's limit would not see them.
+        *("--memory-limit", "0"),
+        # Whoever starts it starts it again; and what dies is then the worker itself.
+        *("--no-nanny", "--no-dashboard"),
+        *(("--name", name) if name else ()),
+        *extra,
+    ]
+
+
+def scheduler_command(host: str, port: int, extra: Sequence[str] = ()) -> list[str]:
+    """The command line of a scheduler.
+
+    Args:
+        host: address to listen at.
+        port: likewise; 0 for any.
+        extra: more options of Dask's.
+    """
+    return [
+        *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
+        *("--host", host, "--port", str(port), "--no-dashboard"),
+        *extra,
     ]

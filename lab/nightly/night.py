@@ -30,6 +30,9 @@ Say = Callable[[str], None]
 HEARTBEAT_SECONDS = 60.0
 """How often a night says in the store that it lives."""
 
+LOOK_SECONDS = 5.0
+"""How long a worker that has come may idle before it is seen."""
+
 SILENT_SECONDS = 15 * 60.0
 """Silence after which a night on another machine counts as dead."""
 
@@ -117,10 +120,9 @@ class Night:
         Returns:
             What may begin later.
         """
-        left = list(pending)
-        if not self._pool.free():
-            return left
-        left.clear()
+        if self._running and not self._pool.free():
+            return list(pending)
+        left: list[ledger.Item] = []
         for number, item in enumerate(pending):
             order = order_of(item)
             if (item.expected_seconds or 0.0) > self._deadline.remaining + self._slack:
@@ -151,7 +153,7 @@ class Night:
         Returns:
             An item that came to an end.
         """
-        event = self._pool.next(max(self._beat.remaining, 0.01))
+        event = self._pool.next(LOOK_SECONDS)
         try:
             if self._beat.expired:
                 self._beat = Deadline(HEARTBEAT_SECONDS)
@@ -190,7 +192,9 @@ class Night:
                 self._pool.drop(event.ticket)
                 return lost
             claim = again
-            self._say(f"{lost.key}: began again on {event.machine}, attempt {claim.number}")
+            self._say(f"{lost.key}: begins on {event.machine}, attempt {claim.number}")
+        else:
+            self._say(f"{claim.item.key}: on {event.machine}")
         ledger.note_run(self._store, claim, event.run)
         self._running[event.ticket] = _Running(claim, event.machine)
         return None

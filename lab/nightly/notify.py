@@ -23,6 +23,9 @@ SLACK_LIMIT = 39_000
 content")."""
 
 
+_MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
 def send_mail(mail: Mail, subject: str, text: str, html: str) -> str:
     """Mail the digest, as text with HTML beside it.
 
@@ -61,11 +64,9 @@ def post(webhook: Webhook, text: str) -> str:
     url = os.environ.get(webhook.url_env, "")
     if not url:
         return f"no webhook: {webhook.url_env} is not set"
-    if len(text) > SLACK_LIMIT:
-        text = text[:SLACK_LIMIT] + "\n..."
     try:
         answer = requests.post(
-            url, json={"text": slack_escaped(text)}, timeout=SECONDS, allow_redirects=False
+            url, json={"text": slack_text(text)}, timeout=SECONDS, allow_redirects=False
         )
     except requests.RequestException as error:
         # Its text has the URL, which is a secret.
@@ -76,9 +77,15 @@ def post(webhook: Webhook, text: str) -> str:
     return ""
 
 
-def slack_escaped(text: str) -> str:
-    """Text in which Slack sees no mark-up ("Formatting text for app surfaces", Escaping)."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def slack_text(text: str) -> str:
+    """Text in which Slack sees no mark-up ("Formatting text for app surfaces", Escaping), no
+    longer than it shows."""
+    escaped = ""
+    for character in text:
+        escaped += _MARKUP.get(character, character)
+        if len(escaped) > SLACK_LIMIT:
+            return f"{escaped}\n..."
+    return escaped
 
 
 def _connect(mail: Mail) -> smtplib.SMTP:

@@ -20,6 +20,7 @@ import secrets
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,8 @@ TOPIC = "pvlab-items"
 
 WORKER_PATIENCE_SECONDS = 300.0
 """How long a night waits for a worker that has what an item needs."""
+
+CONNECT_SECONDS = 15.0
 
 FILE_LIMIT = 32 << 20
 """Bytes of a file of a run that still travel; larger ones, such as cores, stay on the worker."""
@@ -94,6 +97,7 @@ class FarmPool:
         site: of this machine: where results come to.
         launcher: makes an item's command on the worker; importable there.
         patience: seconds to wait for a worker that fits.
+        timeout: seconds to wait for the scheduler.
 
     Raises:
         UsageError: there is no such scheduler, or the library is missing.
@@ -106,6 +110,7 @@ class FarmPool:
         launcher: Launcher,
         *,
         patience: float = WORKER_PATIENCE_SECONDS,
+        timeout: float = CONNECT_SECONDS,
     ) -> None:
         self._site = site
         self._launcher = launcher
@@ -115,7 +120,7 @@ class FarmPool:
         self._futures: dict[str, Any] = {}
         self._packages: dict[Path, bytes] = {}
         self._token = f".shared-{secrets.token_hex(16)}"
-        self._client = connect(address)
+        self._client = connect(address, timeout)
         site.results.mkdir(parents=True, exist_ok=True)
         (site.results / self._token).touch()
         self._client.subscribe_topic(TOPIC, self._heard)
@@ -266,8 +271,12 @@ class FarmPool:
         return self._packages[path]
 
 
-def connect(address: str) -> Any:
+def connect(address: str, timeout: float = CONNECT_SECONDS) -> Any:
     """Connect to a scheduler.
+
+    Args:
+        address: the scheduler's.
+        timeout: seconds to wait for it.
 
     Raises:
         UsageError: there is none, or the library is missing.
@@ -280,7 +289,7 @@ def connect(address: str) -> Any:
         ) from None
     try:
         made: Any = Client
-        return made(address, timeout=15, set_as_default=False)
+        return made(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())[:200]
         raise UsageError(f"no scheduler answers at {address}: {words}") from None
@@ -382,7 +391,7 @@ def unpack(data: bytes, parent: Path, name: str) -> None:
                 # Neither links out of the folder nor devices (PEP 706).
                 archive.extractall(folder, filter="data")
             (Path(folder) / name).rename(parent / name)
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise LabBroken(f"{name}: what the worker sent cannot be kept: {error}") from None
 
 

@@ -144,8 +144,8 @@ class Night:
         run = new_run(order)
         ledger.note_run(self._store, claim, run)
         self._running[claim.token] = _Running(claim)
-        self._say(f"{item.key}: begins" + (f", attempt {claim.number}" if claim.number > 1 else ""))
         self._pool.start(claim.token, order, run)
+        self._say(f"{item.key}: begins" + (f", attempt {claim.number}" if claim.number > 1 else ""))
 
     def _step(self) -> ledger.Item | None:
         """Wait for something to happen, and enter it into the store.

@@ -18,7 +18,12 @@ GRACE_SECONDS = 60.0
 LAST_SECONDS = 15.0
 """What it gets after that, before it is killed."""
 
-_DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+_BEFORE = (
+    # It dies with this process, however that does.
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    # It can be interrupted, even where cron or a shell's background told this process to ignore it.
+    *("env", "--default-signal=INT"),
+)
 
 
 class Stopped(Exception):
@@ -58,7 +63,7 @@ def run_command(
     try:
         with log.open("ab") as output:
             child = subprocess.Popen(
-                [*_DIES_WITH_PARENT, *words],
+                [*_BEFORE, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

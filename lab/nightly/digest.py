@@ -170,8 +170,9 @@ class Digest:
 
     @property
     def news(self) -> bool:
-        """Whether anything is new about a driver, or an item has no result."""
-        return bool(self.failing or self.fixed or self.open or self.unsettled)
+        """Whether anything is new about a driver, an item has no result, or nothing ran."""
+        told = self.failing or self.fixed or self.open or self.unsettled
+        return bool(told) or not self.tests
 
     @property
     def unsettled(self) -> tuple[Trouble, ...]:

@@ -110,7 +110,7 @@ class FarmPool:
         launcher: Launcher,
         *,
         patience: float = WORKER_PATIENCE_SECONDS,
-        timeout: float = CONNECT_SECONDS,
+        timeout: float | None = None,
     ) -> None:
         self._site = site
         self._launcher = launcher
@@ -120,7 +120,7 @@ class FarmPool:
         self._futures: dict[str, Any] = {}
         self._packages: dict[Path, bytes] = {}
         self._token = f".shared-{secrets.token_hex(16)}"
-        self._client = connect(address, timeout)
+        self._client = connect(address, CONNECT_SECONDS if timeout is None else timeout)
         site.results.mkdir(parents=True, exist_ok=True)
         (site.results / self._token).touch()
         self._client.subscribe_topic(TOPIC, self._heard)
@@ -271,7 +271,7 @@ class FarmPool:
         return self._packages[path]
 
 
-def connect(address: str, timeout: float = CONNECT_SECONDS) -> Any:
+def connect(address: str, timeout: float) -> Any:
     """Connect to a scheduler.
 
     Args:

@@ -116,7 +116,7 @@ def digest_of(store: Store, plan: str, *, not_run: Mapping[str, str]) -> morning
 
 def _troubles(items: Collection[ledger.Item]) -> Iterator[Trouble]:
     """What the lab did not get done first."""
-    for state in (ItemState.LAB_FAILED, ItemState.DONE, ItemState.PENDING):
+    for state in (ItemState.LAB_FAILED, ItemState.DONE):
         for item in items:
             if item.state is state and item.lab_failures + item.losses:
                 done = state is ItemState.DONE

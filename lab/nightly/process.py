@@ -74,34 +74,32 @@ def run_command(
     except OSError as error:
         raise LabBroken(f"{words[0]}: cannot be started: {error.strerror}") from None
 
-    def ended() -> int:
-        code = child.poll()
-        if code is None:
-            if stopped():
-                raise Stopped
-            raise NotYet("it runs")
-        return code
-
     try:
-        return wait_for("the run of an item", ended, deadline)
+        wait_for("the run of an item", lambda: _ended(child, stopped), deadline)
     finally:
         _end(child, grace)
+    return child.returncode
 
 
 def _end(child: subprocess.Popen[bytes], grace: float) -> None:
-    """End a child and what it started in its group: asked first, then killed."""
-
-    def ended() -> int:
-        if (code := child.poll()) is None:
-            raise NotYet("it runs")
-        return code
-
+    """End a child, asked first and then killed, and whatever is left of its group."""
     for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, min(grace, LAST_SECONDS))):
-        if child.poll() is None:
+        if _runs(child):
             child.send_signal(number)
             with contextlib.suppress(DeadlineExpired):
-                wait_for("the end of an item", ended, Deadline(seconds))
-    if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+                wait_for("the end of an item", lambda: _ended(child), Deadline(seconds))
+    # Its number, which is the group's, is taken as long as nobody has waited for it.
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _ended(child: subprocess.Popen[bytes], stopped: Callable[[], bool] = lambda: False) -> None:
+    if _runs(child):
+        if stopped():
+            raise Stopped
+        raise NotYet("it runs")
+
+
+def _runs(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it has not ended; one that has stays a zombie (waitid(2), WNOWAIT)."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None

@@ -2,70 +2,80 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import multiprocessing
 import random
-import select
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
+import night_process
 from night_fakes import NIGHT, item, plan, ran, write_templates
 
-from lab.core.paths import repo_root
 from lab.results.store import AttemptEnd, ItemState, Store, attempts, items, runs
 
-ITEMS = 24
+ITEMS = 18
 KILLS = 5
-HERE = Path(__file__).parent
+PATIENCE_SECONDS = 120.0
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    """Start the night's process; its lines come on stdout."""
-    paths = [str(repo_root()), str(HERE), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
-    )
+class NightProcess:
+    """A night in a process of its own.
 
-
-def kill_after(process: subprocess.Popen[str], lines: int, seconds: float) -> bool:
-    """Kill a process (SIGKILL) some lines and seconds after it began to speak.
-
-    Returns:
-        Whether it was still running.
+    Args:
+        words: arguments of ``night_process.run`` after the first.
     """
-    assert process.stdout is not None
-    for _ in range(lines):
-        process.stdout.readline()
-    # Until it ends, at most: its end closes the pipe, and what it says meanwhile stays in it.
-    poller = select.poll()
-    poller.register(process.stdout, select.POLLHUP)
-    poller.poll(seconds * 1000)
-    running = process.poll() is None
-    process.kill()
-    process.communicate()
-    return running
+
+    # Forked from a process that has imported everything: seconds are saved with each.
+    _context = multiprocessing.get_context("forkserver")
+    _context.set_forkserver_preload(["night_process"])
+
+    def __init__(self, *words: object) -> None:
+        self._said, theirs = self._context.Pipe(duplex=False)
+        self.process = self._context.Process(target=night_process.run, args=(theirs, *words))
+        self.process.start()
+        theirs.close()
+
+    def kill_after(self, lines: int, seconds: float) -> bool:
+        """Kill it (SIGKILL) some lines and seconds after it began to speak.
+
+        Returns:
+            Whether it was still running.
+        """
+        with contextlib.suppress(EOFError):
+            for _ in range(lines):
+                self._said.recv()
+        # Until it ends, at most.
+        self.process.join(seconds)
+        running = self.process.is_alive()
+        self.process.kill()
+        self.close()
+        return running
+
+    def close(self) -> int | None:
+        """Wait for its end.
+
+        Returns:
+            Its exit status.
+        """
+        with contextlib.suppress(EOFError):
+            while True:
+                self._said.recv()
+        self._said.close()
+        self.process.join(PATIENCE_SECONDS)
+        return self.process.exitcode
 
 
 def killed_and_resumed(database: str, store: Store, folder: Path, seed: int) -> None:
     """Kill a night five times at random moments, let it end, and check every item."""
-    results = folder / "results"
-    results.mkdir(exist_ok=True)
+    (folder / "results").mkdir()
     write_templates(folder)
     hows = ["pass", "pass", "fail", "lab-once", "pass", "pass"]
     plan(store, [item(f"item-{n:02d}", hows[n % len(hows)]) for n in range(ITEMS)])
-    words = (HERE / "night_process.py", database, results, folder, 2, 0.05)
+    words = (database, folder, 2, 0.05)
     chance = random.Random(seed)  # noqa: S311 - no secret
     for _ in range(KILLS):
-        process = start(*words)
-        assert kill_after(process, chance.randint(1, 8), chance.uniform(0.0, 0.1))
-    process = start(*words)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+        assert NightProcess(*words).kill_after(chance.randint(1, 8), chance.uniform(0.0, 0.1))
+    assert NightProcess(*words).close() == 0
     check(store, folder)
 
 
@@ -94,7 +104,3 @@ def check(store: Store, folder: Path) -> None:
 
 def prefix(run: str) -> str:
     return run.rpartition("-")[0]
-
-
-def began(folder: Path) -> Sequence[str]:
-    return ran(folder)["begin"]

@@ -15,14 +15,19 @@ from lab.results.writer import encode
 NIGHT = "20260102T220000Z-abcdef"
 TEST = "tests/drivers/test_attach.py::test_attach"
 
-# Arguments: results folder, run, seconds, templates' folder, name of the template, journal.
+# Arguments: results folder, run, seconds, templates' folder, name of the template, test.
 SCRIPT = """
+write() {
+    now=$(date -u +%Y-%m-%dT%H:%M:%S.%6NZ)
+    sed -e "s/@RUN@/$2/" -e "s|@TEST@|$6|" -e "s/@NOW@/$now/" "$4/$7.json" > "$1/$2/.new" &&
+    mv "$1/$2/.new" "$1/$2/run.json"
+}
 mkdir "$1/$2" || exit 3
-sed "s/@RUN@/$2/" "$4/running.json" > "$1/$2/.new" && mv "$1/$2/.new" "$1/$2/run.json"
-echo "begin $2" >> "$6"
+write "$@" running
+echo "begin $2" >> "$4/journal"
 sleep "$3"
-sed "s/@RUN@/$2/" "$4/$5.json" > "$1/$2/.new" && mv "$1/$2/.new" "$1/$2/run.json"
-echo "end $2" >> "$6"
+write "$@" "$5"
+echo "end $2" >> "$4/journal"
 """
 
 
@@ -59,6 +64,8 @@ def write_templates(folder: Path) -> None:
         "lab": record("X", broken, verdict=None),
     }.items():
         text = encode(made).replace(b'"run_id": "X"', b'"run_id": "@RUN@"')
+        text = text.replace(TEST.encode(), b"@TEST@")
+        text = text.replace(b'"2026-01-02T22:00:00Z"', b'"@NOW@"')
         (folder / f"{name}.json").write_bytes(text)
 
 
@@ -77,7 +84,7 @@ class FakeLauncher:
         if how == "lab-once":
             first = order.prefix.endswith("-0-")
             how = "lab" if first else "pass"
-        words = [results, run, self.seconds, self.folder, how, self.folder / "journal"]
+        words = [results, run, self.seconds, self.folder, how, order.tests[0]]
         return ["sh", "-c", SCRIPT, "sh", *map(str, words)]
 
 

@@ -1,11 +1,8 @@
-"""A night in a process of its own, for tests that kill it.
-
-Arguments: URL of the store, results folder, templates' folder, places, seconds an item takes.
-"""
+"""A night in a process of its own, for tests that kill it."""
 
 from __future__ import annotations
 
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from night_fakes import NIGHT, FakeLauncher
@@ -16,17 +13,17 @@ from lab.nightly.work import Site
 from lab.results.store import open_store
 
 
-def main() -> None:
-    database, results, folder, places, seconds = sys.argv[1:]
-    site = Site(Path(results), places=int(places), locks=Path(folder) / "places", grace=5.0)
+def run(said: Connection, database: str, folder: Path, places: int, seconds: float) -> None:
+    """Run the night from where it is to its end.
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-
-    launcher = FakeLauncher(Path(folder), float(seconds))
+    Args:
+        said: gets its lines.
+        database: URL of the store.
+        folder: templates, journal and results.
+        places: items side by side.
+        seconds: that an item takes.
+    """
+    site = Site(folder / "results", places=places, locks=folder / "places", grace=5.0)
+    launcher = FakeLauncher(folder, seconds)
     with open_store(database) as store, LocalPool(site, launcher) as pool:
-        Night(store, NIGHT, pool, site, seconds=3600.0, say=say).run()
-
-
-if __name__ == "__main__":
-    main()
+        Night(store, NIGHT, pool, site, seconds=3600.0, say=said.send).run()

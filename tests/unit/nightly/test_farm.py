@@ -210,4 +210,4 @@ def test_addresses_and_the_missing_library(
     assert "pip install 'pvlab[farm]'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match=r"pvlab\[farm\]"):
-        farm.connect("tcp://127.0.0.1:1")
+        farm.connect("tcp://127.0.0.1:1", 0.5)

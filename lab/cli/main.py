@@ -16,10 +16,12 @@ from lab.cli import (
     gate,
     image,
     labfaults,
+    media,
     mutants,
     nightly,
     place,
     repro,
+    results,
     scenario,
     setup,
     tests,
@@ -38,9 +40,11 @@ app = typer.Typer(
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(setup.app, name="setup")
 app.add_typer(image.app, name="image")
+app.add_typer(media.app, name="media")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
 app.add_typer(farm.app, name="farm")
+app.add_typer(results.app, name="results")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)

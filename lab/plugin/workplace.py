@@ -52,7 +52,7 @@ class Workplace:
         self.folder = folder(self.settings)
         self._scratch = _scratch()
         self._driver: DriverPackage | None = None
-        self.lab = Lab(self.profile, self._prepare, self._scratch.path)
+        self.lab = Lab(self.profile, self._prepare, self._scratch.path, self.progress)
 
     @property
     def driver_package(self) -> DriverPackage:
@@ -121,7 +121,7 @@ class Workplace:
 
     def _load_driver(self) -> DriverPackage:
         path = self.settings.driver or self.profile.driver
-        if path is None and self.profile.guest_kind == "standin":
+        if path is None and self.profile.own_drivers:
             # The stand-in comes with drivers, so that a checkout can be tried as it is.
             image = drivers_image(self.settings.accel)
             self.progress(f"no driver was named: the stand-in's own, {image}/good")

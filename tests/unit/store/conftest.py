@@ -1,0 +1,34 @@
+"""The database that tests of the store use.
+
+``tests/integration/store`` runs the same tests with another ``database``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.results.store import Store, open_store
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """URL of a database of this test's own, with nothing in it."""
+    return f"sqlite:///{tmp_path}/db/results.db"
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    """A store with nothing in it."""
+    with open_store(database) as opened:
+        yield opened
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A results folder."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder

@@ -17,6 +17,7 @@ from lab.cli import (
     labfaults,
     mutants,
     place,
+    report,
     repro,
     scenario,
     setup,
@@ -48,6 +49,8 @@ app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
+app.add_typer(report.app, name="report")
+app.command()(report.serve)
 app.command()(demo.demo)
 
 

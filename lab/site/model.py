@@ -384,6 +384,7 @@ class Site:
 
     Attributes:
         nights: oldest first.
+        others: runs that belong to no night.
         buckets: the one seen last first.
         gates: the newest first.
         trends: performance.
@@ -393,6 +394,7 @@ class Site:
     """
 
     nights: tuple[Night, ...]
+    others: tuple[Run, ...] = ()
     buckets: tuple[Bucket, ...] = ()
     gates: tuple[Gate, ...] = ()
     trends: tuple[Trend, ...] = ()
@@ -408,7 +410,8 @@ class Site:
     @cached_property
     def runs(self) -> Mapping[str, Run]:
         """All runs by id."""
-        return {run.id: run for night in self.nights for run in night.runs}
+        of_nights = (run for night in self.nights for run in night.runs)
+        return {run.id: run for run in (*self.others, *of_nights)}
 
     @cached_property
     def night_of(self) -> Mapping[str, str]:

@@ -138,7 +138,9 @@ class Pages:
     @cached_property
     def statistics(self) -> Mapping[Key, Stats]:
         """How often each test failed."""
-        return {key: stats(self.site, history) for key, history in self.histories.items()}
+        found = {key: stats(self.site, history) for key, history in self.histories.items()}
+        known = (one.key for run in self.site.others for one in run.results)
+        return {key: stats(self.site, ()) for key in known} | found
 
     def all(self) -> Iterator[Page]:
         """Every page, the first ones first."""
@@ -150,7 +152,9 @@ class Pages:
         yield self._page(names.SEARCH, "search", "Search",
                          index=htmlsafe_json_dumps(index(self.site)))  # fmt: skip
         yield self.tests()
-        yield self._page(names.RUNS, "runs", "Runs", nights=self.site.nights)
+        yield self._page(
+            names.RUNS, "runs", "Runs", nights=self.site.nights, others=self.site.others
+        )
         yield self._page(names.BUCKETS, "buckets", "Buckets", buckets=self.site.buckets)
         yield self._page(names.GATES, "gates", "Gates", gates=self.site.gates)
         yield self.mutants()
@@ -301,8 +305,9 @@ class Pages:
         """A crash bucket."""
         failures = [
             one
-            for night in reversed(self.site.nights)
-            for run in night.runs
+            for run in sorted(
+                self.site.runs.values(), key=lambda run: (run.started, run.id), reverse=True
+            )
             for one in run.results
             if one.bucket == bucket.key
         ]
@@ -383,10 +388,20 @@ class Pages:
     def _pages_in_runs(self) -> Mapping[tuple[str, str], str]:
         """Pages by run and test."""
         return {
-            (run.id, one.key.test): names.failure_page(one) or names.test_page(one.key)
+            (run.id, one.key.test): self._about(one)
             for run in self.site.runs.values()
             for one in run.results
         }
+
+    def _about(self, result: Result) -> str:
+        """The page that says most of a result."""
+        if (page := names.failure_page(result)) is not None:
+            return page
+        return self._test_page(result.key) or names.run_page(result.run)
+
+    def _test_page(self, key: Key) -> str:
+        """A test's page; empty for one that no night had."""
+        return names.test_page(key) if key in self.histories else ""
 
     def _page(self, path: str, template: str, section: str, **values: Any) -> Page:
         html = (
@@ -407,7 +422,8 @@ class Pages:
                 mark=Mark,
                 night_page=lambda name: names.night_page(name, self._last),
                 night_name=lambda run: self.site.night_of.get(run, ""),
-                test_page=names.test_page,
+                test_page=self._test_page,
+                about=self._about,
                 run_page=names.run_page,
                 run_of=self.site.runs.get,
                 failure_page=names.failure_page,

@@ -22,19 +22,20 @@ def index(site: Site) -> list[Entry]:
 def _entries(site: Site) -> Iterator[Entry]:
     for key in site.keys:
         yield "test", key.test, key.place, names.test_page(key)
-    for night in reversed(site.nights):
-        for run in night.runs:
-            for one in run.results:
-                if (page := names.failure_page(one)) is not None:
-                    about = f"{night.name} {one.mark.value} {one.key.place}: {one.message}"
-                    yield "failure", one.key.test, about, page
+    newest_first = sorted(site.runs.values(), key=lambda run: (run.started, run.id), reverse=True)
+    for run in newest_first:
+        for one in run.results:
+            if (page := names.failure_page(one)) is not None:
+                when = site.night_of.get(run.id, run.id)
+                about = f"{when} {one.mark.value} {one.key.place}: {one.message}"
+                yield "failure", one.key.test, about, page
     for bucket in site.buckets:
         about = f"{bucket.kind}: {bucket.title}"
         yield "bucket", bucket.key, about, names.bucket_page(bucket.key)
     for gate in site.gates:
         about = f"{gate.status} {gate.when:%Y-%m-%d} {gate.driver}"
         yield "gate", gate.id, about, names.gate_page(gate.id)
-    for night in reversed(site.nights):
-        for run in night.runs:
-            driver = run.driver.words if run.driver else "no driver"
-            yield "run", run.id, f"{night.name} {run.status} {driver}", names.run_page(run.id)
+    for run in newest_first:
+        driver = run.driver.words if run.driver else "no driver"
+        about = " ".join((site.night_of.get(run.id, ""), run.status, driver)).strip()
+        yield "run", run.id, about, names.run_page(run.id)

@@ -20,6 +20,7 @@ from lab.cli import (
     mutants,
     nightly,
     place,
+    report,
     repro,
     results,
     scenario,
@@ -56,6 +57,8 @@ app.command()(mutants.mutants)
 app.command()(nightly.nightly)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
+app.add_typer(report.app, name="report")
+app.command()(report.serve)
 app.command()(demo.demo)
 
 

@@ -22,6 +22,7 @@ class MediaKind(enum.StrEnum):
     WDF_COINSTALLER = "wdf-coinstaller"
     EL5_X86_64 = "el5-x86_64"
     EL5_I386 = "el5-i386"
+    PLAY_SETUP = "play-setup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,10 @@ WANTED: dict[MediaKind, Wanted] = {
     ),
     MediaKind.EL5_X86_64: Wanted("CentOS or RHEL 5.x for x86_64, DVD or disc 1", _EL5),
     MediaKind.EL5_I386: Wanted("CentOS or RHEL 5.x for i386, DVD or disc 1", _EL5),
+    MediaKind.PLAY_SETUP: Wanted(
+        "the lab's own play-setup disc, for tests of installations; no Windows is on it",
+        "pvlab image build play-setup",
+    ),
 }
 
 

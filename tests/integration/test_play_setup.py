@@ -1,0 +1,114 @@
+"""Installations from media to warm state, with the play-setup disc in the part of Windows' own.
+
+Everything is real but Windows: the media store, the answer file on its floppy, the copy of the
+disc with the lab's files, the PC, its BIOS, the serial port, the screen, the restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from lab.core.deadline import Deadline
+from lab.images.store import Store
+from lab.install.pipeline import Hardware, Installation, Sources
+from lab.install.settings import InstallSettings
+from lab.media.kinds import MediaKind
+from lab.media.store import MediaStore
+from lab.qemu.emulator import system_emulator
+from lab.qemu.machine import Machine
+
+KEY = "BCDFG-HJKMP-QRTVW-XY234-67892"
+#: Nobody waits as long as for Windows, and a hang is not waited for at all.
+SETTINGS = InstallSettings(memory_mib=256, disk_gib=4, patience=0.02)
+
+
+@pytest.fixture(scope="session")
+def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The disc, through the media store like any other."""
+    media = MediaStore(tmp_path_factory.mktemp("media"))
+    built = Store().ensure("play-setup")
+    medium, _ = media.add(built.path / "play-setup.iso", kind=MediaKind.PLAY_SETUP)
+    return media.content(medium)
+
+
+@pytest.fixture
+def hardware() -> Hardware:
+    emulator = system_emulator()
+    assert emulator is not None
+    return Hardware(emulator, "tcg", "qemu64", patience=1.0)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def install(
+    disc: Path, hardware: Hardware, tmp_path: Path, said: list[str]
+) -> Callable[..., Installation]:
+    def make(
+        orders: str = "", settings: InstallSettings = SETTINGS, **more: object
+    ) -> Installation:
+        folder = tmp_path / "work"
+        folder.mkdir()
+        return Installation(
+            "play-setup",
+            settings,
+            Sources(disc, {}, SecretStr(KEY), SecretStr("Geheim1234567890abcd")),
+            hardware,
+            folder,
+            say=said.append,
+            extra={"PLAY.TXT": orders.encode()} if orders else {},
+            look_every=1.0,
+            **more,  # type: ignore[arg-type]
+        )
+
+    return make
+
+
+def late() -> Deadline:
+    return Deadline(240)
+
+
+def test_from_media_to_warm_state_unattended(
+    install: Callable[..., Installation], said: list[str], tmp_path: Path
+) -> None:
+    installation = install("winrm noise 9\r\n", keep_ram=True)
+    with installation.run(late()) as (machine, watched):
+        assert [step.name for step in watched.steps] == [
+            "text-mode", "gui-mode", "settings", "dotnet", "winrm", "winrm-config", "dbgview",
+            "devcon", "boot-ini", "ready",
+        ]  # fmt: skip
+        assert [step.attempts for step in watched.steps] == [1] * 10
+        # GUI mode's and two of the first boots'; text mode's is not reported.
+        assert (watched.restarts, watched.resets) == (3, 0)
+        warm = installation.freeze(machine, late())
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    with Machine(warm.cloned("clone", warm.ram_file), folder) as clone:
+        clone.start_from(installation.state, late())
+        with clone.console() as console:
+            console.expect(r"@pvlab 1 alive note \d+\r\n", timeout=60)
+    assert any("winrm: restarts" in line for line in said)
+
+
+def test_a_step_that_hangs_and_one_that_fails_are_recovered(
+    install: Callable[..., Installation], said: list[str]
+) -> None:
+    orders = "winrm hang 1\r\ndevcon fail 1\r\n"
+    with install(orders, SETTINGS.model_copy(update={"patience": 0.005})).run(late()) as (
+        _,
+        watched,
+    ):
+        found = {step.name: step for step in watched.steps}
+    assert watched.resets == 2
+    assert found["winrm"].attempts == 2
+    assert found["winrm"].troubles[0].startswith("nothing came for")
+    assert found["devcon"].troubles == ["it failed: exit status 1603"]
+    assert found["dbgview"].attempts == 1
+    assert "devcon: it failed: exit status 1603; reset, attempt 2" in said

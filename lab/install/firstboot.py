@@ -20,6 +20,7 @@ SETUP_DIR = rf"{WORK_DIR}\setup"
 
 FIRST_STEPS = (
     Step("settings", "no sleep, no updates, crash dumps", 5),
+    Step("network", "a fixed address, whatever network card it has", 5),
     Step("dotnet", ".NET Framework 2.0, which WinRM 2.0's package asks for", 20),
     Step("winrm", "WinRM 2.0 (KB968930)", 15, reboots=True),
     Step("winrm-config", "listener, Basic on the private network, firewall", 10),
@@ -56,12 +57,15 @@ def scripts(settings: InstallSettings, port: str) -> dict[str, bytes]:
         "mark": MARK,
         "dump_number": DUMP_NUMBERS[settings.dump],
         "max_timeout_ms": settings.max_timeout_ms,
-        "winrm_filter": ",".join(map(_range, settings.networks)),
-        "firewall_scope": ",".join(map(_with_mask, settings.networks)),
+        "address": settings.address.ip,
+        "mask": settings.address.netmask,
+        "winrm_filter": _range(settings.address.network),
+        "firewall_scope": _with_mask(settings.address.network),
         "dbgview_log": LOG,
     }
     return {
         "OEM.CMD": _script("oem.cmd.j2", values),
+        "NET.CMD": _script("net.cmd.j2", values),
         "FIRST.CMD": _script("first.cmd.j2", values),
         "STEPS.TXT": table(FIRST_STEPS).encode("ascii"),
         "BOOT.INI": boot_ini(debug=settings.debug).encode("ascii"),

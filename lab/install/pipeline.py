@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from lab.install.secret import Redactor
 from lab.install.selfcheck import Answer, Check, self_check
 from lab.install.settings import InstallSettings
 from lab.install.steps import SETUP_STEPS, Step
-from lab.install.watch import Watched, Watcher
+from lab.install.watch import TRANSCRIPT, Watched, Watcher
 from lab.install.winnt import WinntSif
 from lab.media.kinds import MediaKind
 from lab.place.stage import freeze
@@ -75,23 +76,6 @@ class Hardware:
     patience: float
 
 
-@dataclass(frozen=True, slots=True)
-class MadeFile:
-    """A file that an installation makes.
-
-    Attributes:
-        where: ``floppy`` or ``disc``.
-        path: on it.
-        content: as it may be shown, secrets masked; None for a program that is copied.
-        size: in bytes.
-    """
-
-    where: str
-    path: str
-    content: str | None
-    size: int
-
-
 def answers(settings: InstallSettings, sources: Sources) -> WinntSif:
     """The answer file of an installation."""
     return WinntSif(
@@ -124,19 +108,6 @@ def disc_files(
     return files
 
 
-def made_files(settings: InstallSettings, sources: Sources) -> list[MadeFile]:
-    """Every file that an installation makes, secrets masked, without making any."""
-    sif = answers(settings, sources)
-    masked = sif.masked()
-    found = [MadeFile("floppy", ANSWER_FILE, masked, len(masked))]
-    for path, content in disc_files(settings, sources.programs).items():
-        if isinstance(content, Path):
-            found.append(MadeFile("disc", path, None, content.stat().st_size))
-        else:
-            found.append(MadeFile("disc", path, content.decode("ascii"), len(content)))
-    return found
-
-
 @contextlib.contextmanager
 def answer_floppy(folder: Path, settings: InstallSettings, sources: Sources) -> Iterator[Path]:
     """The floppy with the answer file; it holds secrets, and goes when the block ends.
@@ -165,7 +136,8 @@ class Installation:
         settings: what it is to become.
         sources: media and secrets.
         hardware: what the PC runs on.
-        folder: an empty folder for disk, disc, logs and pictures.
+        folder: an empty folder for disk, disc and the PC's own files.
+        evidence: where transcript and picture go; ``folder`` when None.
         say: told in lines what happens.
         steps: in order; those of Server 2003 when None.
         extra: more files for the disc, by path.
@@ -182,6 +154,7 @@ class Installation:
         folder: Path,
         *,
         say: Callable[[str], None],
+        evidence: Path | None = None,
         steps: tuple[Step, ...] | None = None,
         extra: Mapping[str, bytes] | None = None,
         keep_ram: bool = False,
@@ -192,6 +165,7 @@ class Installation:
         self._sources = sources
         self._hardware = hardware
         self._folder = folder
+        self._evidence = evidence or folder
         self._say = say
         self._steps = steps_of(settings) if steps is None else steps
         self._extra = dict(extra or {})
@@ -215,6 +189,7 @@ class Installation:
             disk=self.disk,
             cdrom=self._folder / DISC,
             floppy=floppy,
+            address=self._settings.address,
             forwards={"winrm": WINRM_PORT},
             ram_file=self._folder / RAM if self._keep_ram else None,
             ram_shared=self._keep_ram,
@@ -245,11 +220,12 @@ class Installation:
             Machine(self.spec(floppy), self._folder) as machine,
         ):
             machine.start(deadline.at_most(60))
+            self._write_command_line(machine)
             watcher = Watcher(
                 self._what,
                 PcBench(machine),
                 self._steps,
-                self._folder,
+                self._evidence,
                 say=self._say,
                 redact=self.redact,
                 retries=self._settings.retries,
@@ -257,6 +233,10 @@ class Installation:
                 look_every=self._look_every,
             )
             yield machine, watcher.run(deadline)
+
+    def _write_command_line(self, machine: Machine) -> None:
+        words = [*machine.spec.emulator.argv, *machine.spec.argv(incoming=False, monitor_fd=0)]
+        (self._evidence / TRANSCRIPT).write_text(f"$ {shlex.join(words)}\n", encoding="utf-8")
 
     @property
     def state(self) -> Path:

@@ -22,11 +22,13 @@ class Trouble:
     """A screen on which an installation has stopped.
 
     Attributes:
+        name: of the kind of trouble, ``no-disk``.
         cause: what it is, one line.
         remedy: what to do about it.
         final: trying again does not help.
     """
 
+    name: str
     cause: str
     remedy: str
     final: bool = True
@@ -53,6 +55,7 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
     (
         r"did not find any hard disk drives",
         Trouble(
+            "no-disk",
             "setup finds no hard disk",
             "the disk has to be an IDE one; see the machine's command line in install.log",
         ),
@@ -60,6 +63,7 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
     (
         r"F8 ?= ?I agree|Windows Licensing Agreement",
         Trouble(
+            "licence",
             "setup asks for the licence, so it has not read the answer file",
             "is WINNT.SIF on the floppy, and the floppy in drive A:? It must have OemSkipEula=Yes",
         ),
@@ -67,35 +71,46 @@ _TROUBLES: tuple[tuple[str, Trouble], ...] = (
     (
         r"product key\b.*\b(not valid|invalid)|(invalid|not valid)\b.*\bproduct key",
         Trouble(
+            "key-refused",
             "the product key is refused",
             "a key fits one edition and one kind of disc: retail, OEM or volume",
         ),
     ),
     (
         r"(product key|Product ID)\b.*\benter it again|type your product key",
-        Trouble("setup asks for a product key", "give one that fits the disc"),
+        Trouble("key-wanted", "setup asks for a product key", "give one that fits the disc"),
     ),
     (
         r"Setup cannot copy the file|file .{1,60} (was not|cannot be) (copied|found)",
-        Trouble("setup misses a file on the disc", "compare the disc's hash with another copy"),
+        Trouble(
+            "file-missing",
+            "setup misses a file on the disc",
+            "compare the disc's hash with another copy",
+        ),
     ),
     (
         r"not enough (free )?(disk )?space|does not have enough room",
-        Trouble("the disk is too small", "raise disk_gib in install.toml"),
+        Trouble("disk-small", "the disk is too small", "raise disk_gib in install.toml"),
     ),
     (
         r"INF file .{1,60} is corrupt|Line \d+ of the INF file|"
         r"(SIF|answer) file .{0,60}(is missing|is corrupt|not valid)",
-        Trouble("setup does not understand a file it reads", "see the picture for which one"),
+        Trouble(
+            "file-bad", "setup does not understand a file it reads", "see the picture for which one"
+        ),
     ),
     (
         r"Setup cannot continue",
-        Trouble("setup refuses to go on", "see the picture for its reason"),
+        Trouble("refused", "setup refuses to go on", "see the picture for its reason"),
     ),
     (
         r"No bootable device|Boot failed: Could not read from CDROM|NTLDR is missing|"
         r"Error loading operating system|Missing operating system",
-        Trouble("the machine finds nothing to start from", "is the disc one that starts a PC?"),
+        Trouble(
+            "nothing-boots",
+            "the machine finds nothing to start from",
+            "is the disc one that starts a PC?",
+        ),
     ),
 )
 _PARTS = (
@@ -145,6 +160,7 @@ def known_fonts() -> list[Font]:
 def _blue(name: str | None, code: int | None) -> Trouble:
     what = " ".join(filter(None, (f"0x{code:08X}" if code is not None else "", name or "")))
     return Trouble(
+        "blue-screen",
         f"a blue screen{': ' + what if what else ''}",
         "0x7B and 0x0A this early point at the machine's board or processor, not at the disc",
     )

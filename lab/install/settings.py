@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,8 +19,9 @@ ComputerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{
 
 DumpKind = Literal["none", "small", "kernel", "complete"]
 
-# QEMU's user network (slirp's default) and the bridge of the lab's host images.
-LAB_NETWORKS = (IPv4Network("10.0.2.0/24"), IPv4Network("192.168.0.0/16"))
+# The first guest's address on the bridge of the lab's hosts (images/xen417-debian, nat.nft;
+# HostBoot.guest_address).
+LAB_ADDRESS = IPv4Interface("192.168.53.10/24")
 
 
 class InstallSettings(BaseModel):
@@ -39,7 +40,8 @@ class InstallSettings(BaseModel):
         dump: what a bugcheck writes.
         debug: boot.ini switches the kernel debugger to COM1.
         max_timeout_ms: WinRM's MaxTimeoutms, in ms.
-        networks: from where WinRM may be reached; Basic authentication is not for others.
+        address: the guest's, on the lab's private network; WinRM, with Basic authentication,
+            can be reached from there only.
         retries: how often a step that failed or hung is tried again, after a reset.
         patience: factor on all steps' deadlines.
     """
@@ -56,7 +58,7 @@ class InstallSettings(BaseModel):
     dump: DumpKind = "kernel"
     debug: bool = True
     max_timeout_ms: int = Field(default=1_800_000, ge=60_000, le=4_294_967_295)
-    networks: tuple[IPv4Network, ...] = Field(default=LAB_NETWORKS, min_length=1)
+    address: IPv4Interface = LAB_ADDRESS
     retries: int = Field(default=1, ge=0, le=5)
     patience: float = Field(default=1.0, gt=0, le=100)
 
@@ -79,7 +81,6 @@ class InstallSettings(BaseModel):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(f"{path}: {where}: {first['msg']}") from None
-        for network in settings.networks:
-            if not network.is_private:
-                raise UsageError(f"{path}: networks: {network} is not private")
+        if not settings.address.network.is_private:
+            raise UsageError(f"{path}: address: {settings.address} is on no private network")
         return settings

@@ -246,6 +246,7 @@ class Watcher:
             if self._step.name not in self._silent:
                 raise _Attempt(
                     Trouble(
+                        "order",
                         f"the guest went on to {report.step} before it was done",
                         "the guest's script and the lab's list of steps differ",
                     )
@@ -257,7 +258,7 @@ class Watcher:
         elif report.event is Event.FAIL:
             record.attempts = max(record.attempts, 1)
             detail = self._redact(report.detail) or "no reason given"
-            raise _Attempt(Trouble(f"it failed: {detail}", "", final=False))
+            raise _Attempt(Trouble("failed", f"it failed: {detail}", "", final=False))
         else:
             record.attempts = max(record.attempts, 1)
             self._done(deadline)
@@ -288,6 +289,7 @@ class Watcher:
         shown = " | ".join(self._last_look.text[:4])
         seen = f"the screen shows: {shown}" if shown else "the screen shows no text"
         return Trouble(
+            "hung",
             f"nothing came for {self._step_end.elapsed:.0f} s",
             f"{self._redact(seen)}; {self._said()}",
             final=False,
@@ -311,12 +313,20 @@ class Watcher:
     # -- looking ------------------------------------------------------------------------
 
     def _trouble(self, deadline: Deadline) -> Trouble | None:
-        """What the screen says, if two looks in a row say the same: text comes and goes."""
+        """What the screen says, if two looks in a row say so: text comes and goes.
+
+        The two need not read alike: a cursor may blink on what they read.
+        """
         seen = self._look(deadline)
         before, self._last_look = self._last_look, seen
         if seen.part and seen.part != before.part:
             self._say(f"{self._step.name}: {seen.part}")
-        return seen.trouble if seen.trouble == before.trouble else None
+        if seen.trouble is None or before.trouble is None:
+            return None
+        if seen.trouble.name != before.trouble.name:
+            return None
+        # Of two readings the longer one has more in it.
+        return max(before.trouble, seen.trouble, key=lambda one: len(one.cause))
 
     def _look(self, deadline: Deadline) -> Look:
         picture = self._picture(deadline)

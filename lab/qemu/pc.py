@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from lab.qemu.emulator import Emulator
 from lab.qemu.machine import TB_SIZE_MIB, escaped
+
+# What QEMU's user network gives out by default.
+_SLIRP = IPv4Interface("10.0.2.15/24")
 
 DEBUG_LOG = "com1.log"
 """What the machine wrote to its first serial port, in its scratch folder."""
@@ -33,6 +37,7 @@ class PcSpec:
         disk: qcow2 file of the hard disk; None for a PC without one.
         cdrom: ISO in the drive.
         floppy: raw image in drive A:.
+        address: IPv4 address with prefix length that the network gives to the machine.
         forwards: ports inside (TCP) that get a loopback port outside, by name.
         ram_file: file that holds the RAM, or None for anonymous memory.
         ram_shared: whether writes reach ``ram_file``.
@@ -48,6 +53,7 @@ class PcSpec:
     disk: Path | None
     cdrom: Path | None = None
     floppy: Path | None = None
+    address: IPv4Interface = _SLIRP
     forwards: Mapping[str, int] = field(default_factory=dict)
     ram_file: Path | None = None
     ram_shared: bool = False
@@ -101,7 +107,8 @@ class PcSpec:
             ]  # fmt: skip
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in self.forwards.values())
         words += [
-            "-netdev", f"user,id=net0,restrict=on{forwards}",
+            "-netdev", f"user,id=net0,restrict=on,net={self.address.network},"
+                       f"dhcpstart={self.address.ip}{forwards}",
             "-device", "rtl8139,netdev=net0,romfile=",
             "-chardev", f"file,id=debug,path={DEBUG_LOG}", "-serial", "chardev:debug",
             "-chardev", "socket,id=serial,path=serial.sock,server,nowait,"

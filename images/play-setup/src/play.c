@@ -176,6 +176,8 @@ static void clear_screen(u8 colours)
     video(0x0003, 0, 0, 0);
     attribute = colours;
     row = 0;
+    /* No cursor (AH=01h): it would blink on what is read from the screen. */
+    video(0x0100, 0, 0x2000, 0);
     /* AH=06h: scroll the whole window away. */
     video(0x0600, (u32)colours << 8, 0, 0x184F);
 }

@@ -1,0 +1,210 @@
+"""The builder of images that are installed from media: what ``images/*/build.py`` call."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from lab.core.deadline import Deadline
+from lab.core.errors import LabBroken, UsageError
+from lab.core.paths import results_dir
+from lab.images.boot import GuestBoot, write_guest
+from lab.images.context import BuildContext
+from lab.images.plan import Plan, PlannedFile
+from lab.images.recipe import Recipe
+from lab.install.firstboot import PROGRAMS, total_minutes
+from lab.install.oem import SETUP_ON_DISC
+from lab.install.pipeline import (
+    USERNAME,
+    Hardware,
+    Installation,
+    Sources,
+    answers,
+    disc_files,
+    steps_of,
+)
+from lab.install.secret import KEY_FILE_VARIABLE, KEY_VARIABLE, new_password, product_key
+from lab.install.selfcheck import checks_2003
+from lab.install.settings import SETTINGS_FILE, InstallSettings
+from lab.install.watch import TRANSCRIPT, InstallFailed
+from lab.media.kinds import WANTED, MediaKind
+from lab.media.store import MediaStore
+from lab.qemu.emulator import system_emulator
+from lab.qemu.kvm import kvm_facts
+
+DOMAIN_TEMPLATE = "domain.cfg.j2"
+PASSWORD_FILE = "password"  # noqa: S105 - a file's name
+#: 32-bit Windows of 2003 knows processors of its time; QEMU's plain 64-bit one looks like one.
+CPU = "qemu64"
+#: A guess for deadlines only, as in profiles (lab/config/profile.py, tcg_factor).
+TCG_PATIENCE = 6.0
+
+
+def build_2003(ctx: BuildContext) -> None:
+    """Install Windows Server 2003 in a plain PC; the image is its disk.
+
+    Raises:
+        UsageError: no product key, or settings that make no sense.
+        InstallFailed: setup does not go on.
+        LabBroken: the PC or a program failed.
+    """
+    settings = InstallSettings.load(ctx.recipe_dir / SETTINGS_FILE)
+    sources = Sources(
+        disc=ctx.medium(MediaKind.W2K3_SP2_I386),
+        programs={kind: ctx.medium(kind) for kind in PROGRAMS},
+        product_key=product_key(),
+        password=new_password(),
+    )
+    pc = hardware()
+    ctx.record_version("qemu", pc.emulator.version)
+    patience = settings.patience * pc.patience
+    steps = steps_of(settings)
+    deadline = Deadline(60 * patience * (total_minutes(steps) + 30) * (1 + settings.retries))
+    with evidence(ctx.name) as folder:
+        installation = Installation(
+            ctx.name, settings, sources, pc, ctx.scratch, evidence=folder, say=ctx.step
+        )
+        with installation.run(deadline) as (machine, watched):
+            for answer in installation.check(machine, checks_2003(settings), deadline):
+                ctx.note(f"{answer.check.name}: {answer.seen}")
+            installation.shut_down(machine, deadline)
+        for step in watched.steps:
+            ctx.note(f"{step.name}: {step.seconds:g} s, {step.attempts} attempts")
+        shutil.copyfile(folder / TRANSCRIPT, ctx.out / TRANSCRIPT)
+    ctx.step("writing the disk")
+    ctx.run(["qemu-img", "convert", "-O", "raw", installation.disk, ctx.out / "guest.img"])
+    finish(ctx, sources.password)
+
+
+def finish(ctx: BuildContext, password: SecretStr) -> None:
+    """Put into the image what the lab has to know of the guest."""
+    (ctx.out / DOMAIN_TEMPLATE).write_bytes((ctx.recipe_dir / DOMAIN_TEMPLATE).read_bytes())
+    secret = ctx.out / PASSWORD_FILE
+    secret.touch(0o600)
+    secret.write_text(password.get_secret_value())
+    write_guest(
+        ctx.out,
+        GuestBoot(
+            guest_type="hvm",
+            bits="32-bit PAE",
+            disk="guest.img",
+            domain_config=DOMAIN_TEMPLATE,
+            username=USERNAME,
+            password_file=PASSWORD_FILE,
+            c_partition=1,
+            c_folder="",
+        ),
+    )
+
+
+def plan_2003(recipe: Recipe, media: MediaStore) -> Plan:
+    """What ``build_2003`` would do with what is there now."""
+    settings = InstallSettings.load(recipe.folder / SETTINGS_FILE)
+    found = {kind: media.find(kind) for kind in recipe.media}
+    missing = [
+        f"{kind}: {WANTED[kind].title}; usually from: {WANTED[kind].source}"
+        for kind, medium in found.items()
+        if medium is None
+    ]
+    try:
+        product_key()
+        key = "given"
+    except UsageError as error:
+        key = f"not given ({KEY_VARIABLE} or {KEY_FILE_VARIABLE})"
+        missing.append(error.message)
+    # The content is masked, so any secret and any file does; nothing is read from here.
+    sources = Sources(Path(), {}, SecretStr(""), SecretStr(""))
+    files = [
+        PlannedFile("floppy", "WINNT.SIF", answers(settings, sources).masked()),
+        *(
+            PlannedFile("disc", path, content.decode("ascii"))
+            for path, content in disc_files(settings, {}).items()
+            if isinstance(content, bytes)
+        ),
+        *(
+            PlannedFile("disc", program_path(kind), note=_origin(media, kind))
+            for kind in PROGRAMS
+            if kind in recipe.media
+        ),
+        PlannedFile("image", "guest.img", note="the system disk, raw"),
+        PlannedFile("image", "guest.json", note="how to start it"),
+        PlannedFile("image", DOMAIN_TEMPLATE, (recipe.folder / DOMAIN_TEMPLATE).read_text()),
+        PlannedFile("image", PASSWORD_FILE, note="Administrator's, generated; mode 600"),
+        PlannedFile("image", TRANSCRIPT, note="what the guest reported"),
+    ]
+    facts = [
+        *((kind, medium.identity.title if medium else "missing") for kind, medium in found.items()),
+        ("product key", key),
+        *((name, str(value)) for name, value in settings.model_dump(mode="json").items()),
+    ]
+    return Plan(
+        image=recipe.name,
+        facts=tuple((str(name), value) for name, value in facts),
+        steps=(
+            "put the scripts and programs into $OEM$ on a copy of the disc",
+            "write the answer file to a floppy image (mode 600, removed afterwards)",
+            f"start a PC in QEMU: {settings.memory_mib} MiB, a disk of {settings.disk_gib} GiB, "
+            "disk before CD",
+            *(
+                f"{step.name}: {step.title} (up to {step.minutes:g} min with KVM"
+                + (", then it restarts)" if step.reboots else ")")
+                for step in steps_of(settings)
+            ),
+            "check through WinRM: " + ", ".join(check.name for check in checks_2003(settings)),
+            "shut it down, write the disk into the image",
+        ),
+        files=tuple(files),
+        missing=tuple(missing),
+    )
+
+
+def hardware() -> Hardware:
+    """What a PC for an installation runs on, on this machine.
+
+    Raises:
+        LabBroken: there is no QEMU.
+    """
+    emulator = system_emulator()
+    if emulator is None:
+        raise LabBroken("no QEMU on this system", hint="pvlab setup")
+    facts = kvm_facts()
+    if facts.device == "usable" and facts.flag:
+        return Hardware(emulator, "kvm", CPU, 1.0)
+    return Hardware(emulator, "tcg", CPU, TCG_PATIENCE)
+
+
+@contextlib.contextmanager
+def evidence(image: str) -> Iterator[Path]:
+    """A folder for transcript and picture, which stays when the installation fails."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder = results_dir() / f"install-{image}-{stamp}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise LabBroken(f"cannot make {folder}: {error.strerror}") from None
+    try:
+        yield folder
+    except InstallFailed:
+        raise
+    except LabBroken as error:
+        raise LabBroken(error.message, hint=error.hint or f"transcript: {folder}") from error
+    except (KeyboardInterrupt, UsageError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def program_path(kind: MediaKind) -> str:
+    """Where a program is on the disc."""
+    return f"{SETUP_ON_DISC}/{PROGRAMS[kind]}"
+
+
+def _origin(media: MediaStore, kind: MediaKind) -> str:
+    medium = media.find(kind)
+    return f"{medium.name}, sha256 {medium.short}" if medium else f"medium {kind}, missing"

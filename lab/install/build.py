@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from lab.images.recipe import Recipe
 from lab.install.firstboot import PROGRAMS, total_minutes
 from lab.install.oem import SETUP_ON_DISC
 from lab.install.pipeline import (
+    BLANK,
+    DISC,
+    DISK,
+    RAM,
     USERNAME,
     Hardware,
     Installation,
@@ -39,6 +44,7 @@ from lab.qemu.kvm import kvm_facts
 
 DOMAIN_TEMPLATE = "domain.cfg.j2"
 PASSWORD_FILE = "password"  # noqa: S105 - a file's name
+PLAY_ORDERS = "orders.txt"
 #: 32-bit Windows of 2003 knows processors of its time; QEMU's plain 64-bit one looks like one.
 CPU = "qemu64"
 #: A guess for deadlines only, as in profiles (lab/config/profile.py, tcg_factor).
@@ -79,6 +85,40 @@ def build_2003(ctx: BuildContext) -> None:
     ctx.step("writing the disk")
     ctx.run(["qemu-img", "convert", "-O", "raw", installation.disk, ctx.out / "guest.img"])
     finish(ctx, sources.password)
+
+
+def build_play(ctx: BuildContext) -> None:
+    """The same with the play-setup disc; the image is a warm state, and no guest.
+
+    ``orders.txt`` beside the recipe orders failures (images/play-setup/src/play.c).
+
+    Raises:
+        UsageError, InstallFailed, LabBroken: as ``build_2003``.
+    """
+    settings = InstallSettings.load(ctx.recipe_dir / SETTINGS_FILE)
+    sources = Sources(ctx.medium(MediaKind.PLAY_SETUP), {}, product_key(), new_password())
+    orders = (ctx.recipe_dir / PLAY_ORDERS).read_bytes()
+    with evidence(ctx.name) as folder:
+        installation = Installation(
+            ctx.name,
+            settings,
+            sources,
+            replace(hardware(), accel="tcg", patience=1.0),
+            ctx.scratch,
+            evidence=folder,
+            say=ctx.step,
+            extra={"PLAY.TXT": orders} if orders else {},
+            keep_ram=True,
+            look_every=1.0,
+        )
+        with installation.run(ctx.deadline) as (machine, watched):
+            installation.freeze(machine, ctx.deadline)
+        for step in watched.steps:
+            ctx.note(f"{step.name}: {step.attempts} attempts")
+        shutil.copyfile(folder / TRANSCRIPT, ctx.out / TRANSCRIPT)
+    for name in (DISK, DISC, RAM, BLANK, "state"):
+        (ctx.scratch / name).rename(ctx.out / name)
+    ctx.note("play-setup: no Windows is in this image")
 
 
 def finish(ctx: BuildContext, password: SecretStr) -> None:

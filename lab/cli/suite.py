@@ -53,6 +53,8 @@ class SuiteRequest:
         seed: of the one attempt that each race makes; ``None`` for whole campaigns.
         errata: folder of errata files; ``None`` for the published drivers'.
         core: whether the memory of a guest that crashed is kept.
+        as_ordered: whether workers take the tests in the order given, rather than in one that
+            lets them end together.
         before: words of a command that runs the child process, before its own.
     """
 
@@ -71,6 +73,7 @@ class SuiteRequest:
     seed: int | None = None
     errata: Path | None = None
     core: bool = True
+    as_ordered: bool = False
     before: Sequence[str] = ()
 
     def command(self, run_id: str) -> list[str]:
@@ -87,6 +90,7 @@ class SuiteRequest:
             "seed": self.seed,
             "errata": self.errata,
             "core": None if self.core else "no",
+            "order": "given" if self.as_ordered else None,
         }
         given = {name: value for name, value in options.items() if value not in (None, "")}
         command += [f"--pvlab-{name}={value}" for name, value in given.items()]

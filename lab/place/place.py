@@ -20,6 +20,7 @@ from lab.core.errors import DeadlineExpired, LabBroken, PvlabError
 from lab.core.journal import noun
 from lab.guest.channel import Channel
 from lab.guest.crash import CrashMonitor
+from lab.guest.driverstore import InstallResult
 from lab.guest.guest import Guest
 from lab.images.boot import GuestBoot, HostBoot
 from lab.place import health
@@ -38,6 +39,11 @@ from lab.xen.xm import XmToolstack
 
 #: The volume group that people's attach commands name.
 VOLUME_GROUP = "vg00"
+
+
+def config_in_dom0(domain: str) -> str:
+    """Path in dom0 of a domain's configuration."""
+    return f"/etc/xen/{domain}.cfg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,8 @@ class Place:
         domain: the guest's domain as it was when the place started.
         serial_bytes: length of the guest's serial log at that moment.
         timings: steps so far, in s by name; more are added.
+        installed: what the installation of a driver said that was there when the place started,
+            with DbgView running; None when there was none.
         owned: whether ``close`` ends the machine.
     """
 
@@ -125,6 +133,7 @@ class Place:
         serial_bytes: int,
         timings: Mapping[str, float],
         *,
+        installed: InstallResult | None = None,
         owned: bool = True,
     ) -> None:
         self.name = name
@@ -134,6 +143,7 @@ class Place:
         self.access = access
         self.domain = domain
         self.timings = dict(timings)
+        self.installed = installed
         self._serial_bytes = serial_bytes
         self._owned = owned
         self._dom0: Dom0 | None = None
@@ -334,16 +344,20 @@ class Place:
             deadline,
         )
 
-    def close(self) -> None:
-        """Let go of everything; may be called twice, never raises."""
+    def disconnect(self, deadline: Deadline) -> None:
+        """Leave the guest and dom0, in order; never raises."""
         if "guest" in self.__dict__:
-            # The shell dies with the machine; a place that lives on gets its shell closed.
-            alive = not self._owned and self.machine.alive
             with contextlib.suppress(PvlabError):
-                self.guest.close(Deadline(5.0 if alive else 0.0))
+                self.guest.close(deadline)
         if self._dom0 is not None:
             self._dom0.close()
             self._dom0 = None
+
+    def close(self) -> None:
+        """Let go of everything; may be called twice, never raises."""
+        # The shell dies with the machine; a place that lives on gets its shell closed.
+        alive = not self._owned and self.machine.alive
+        self.disconnect(Deadline(5.0 if alive else 0.0))
         if self._owned:
             self.machine.stop(grace=0.5)
         else:

@@ -52,7 +52,7 @@ class Workplace:
         self.folder = folder(self.settings)
         self._scratch = _scratch()
         self._driver: DriverPackage | None = None
-        self.lab = Lab(self.profile, self._prepare, self._scratch.path)
+        self.lab = Lab(self.profile, self._prepare, self._scratch.path, self.progress)
 
     @property
     def driver_package(self) -> DriverPackage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -59,14 +59,14 @@ def scripts(settings: InstallSettings, port: str) -> dict[str, bytes]:
         "max_timeout_ms": settings.max_timeout_ms,
         "address": settings.address.ip,
         "mask": settings.address.netmask,
-        "winrm_filter": _range(settings.address.network),
+        "winrm_filter": winrm_range(settings.address.network),
         "firewall_scope": _with_mask(settings.address.network),
         "dbgview_log": LOG,
     }
     return {
-        "OEM.CMD": _script("oem.cmd.j2", values),
-        "NET.CMD": _script("net.cmd.j2", values),
-        "FIRST.CMD": _script("first.cmd.j2", values),
+        "OEM.CMD": render("oem.cmd.j2", values),
+        "NET.CMD": render("net.cmd.j2", values),
+        "FIRST.CMD": render("first.cmd.j2", values),
         "STEPS.TXT": table(FIRST_STEPS).encode("ascii"),
         "BOOT.INI": boot_ini(debug=settings.debug).encode("ascii"),
     }
@@ -77,7 +77,8 @@ def cmdlines() -> bytes:
     return f'[Commands]\r\n"cmd /c {SETUP_DIR}\\OEM.CMD"\r\n'.encode("ascii")
 
 
-def _script(name: str, values: dict[str, object]) -> bytes:
+def render(name: str, values: Mapping[str, object]) -> bytes:
+    """A batch file from a template, with the line ends that ``cmd`` reads."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -88,7 +89,7 @@ def _script(name: str, values: dict[str, object]) -> bytes:
     return text.replace("\n", "\r\n").encode("ascii")
 
 
-def _range(network: IPv4Network) -> str:
+def winrm_range(network: IPv4Network) -> str:
     """As WinRM's IPv4Filter wants it."""
     return f"{network.network_address}-{network.broadcast_address}"
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from lab.core.deadline import Deadline
 from lab.crash.screen import open_picture
 from lab.images.store import Store
-from lab.install import pipeline
+from lab.install import modern, pipeline
 from lab.install.pipeline import Hardware, Installation, Sources
 from lab.install.settings import InstallSettings
 from lab.install.watch import PICTURE, InstallFailed
@@ -194,3 +194,16 @@ def test_a_guest_that_restarts_by_itself_goes_on(install: Callable[..., Installa
         found = {step.name: step.attempts for step in watched.steps}
     assert found["dbgview"] == 3
     assert watched.resets == 0
+
+
+def test_the_steps_of_a_modern_windows(
+    install: Callable[..., Installation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """play-setup walks whatever steps are on the disc: protocol, restarts and order of those
+    of a Windows of today. Its answer file is not read by it."""
+    port = pipeline.PROGRESS_PORTS["qemu"]
+    monkeypatch.setattr(pipeline, "scripts", lambda *_: modern.scripts(SETTINGS, port))
+    steps = (*pipeline.SETUP_STEPS, *modern.MODERN_STEPS)
+    with install("network fail 1\r\n", steps=steps).run(late()) as (_, watched):
+        assert [step.name for step in watched.steps] == [step.name for step in steps]
+    assert (watched.restarts, watched.resets) == (2, 1)

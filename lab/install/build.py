@@ -11,19 +11,21 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from lab.config.profile import Memory, Profile
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken, UsageError
 from lab.core.paths import results_dir
-from lab.images.boot import GuestBoot, write_guest
+from lab.images.boot import GuestBoot, read_host, write_guest
 from lab.images.context import BuildContext
 from lab.images.plan import Plan, PlannedFile
 from lab.images.recipe import Recipe
+from lab.images.store import Store
 from lab.install.firstboot import PROGRAMS, total_minutes
+from lab.install.nested import NestedHost
 from lab.install.oem import SETUP_ON_DISC
 from lab.install.pipeline import (
     BLANK,
     DISC,
-    DISK,
     RAM,
     USERNAME,
     Hardware,
@@ -39,8 +41,11 @@ from lab.install.settings import SETTINGS_FILE, InstallSettings
 from lab.install.watch import TRANSCRIPT, InstallFailed
 from lab.media.kinds import WANTED, MediaKind
 from lab.media.store import MediaStore
+from lab.place.hardware import GUEST_DISK
+from lab.qemu.accel import Ladder
 from lab.qemu.emulator import system_emulator
 from lab.qemu.kvm import kvm_facts
+from lab.qemu.machine import Machine
 
 DOMAIN_TEMPLATE = "domain.cfg.j2"
 PASSWORD_FILE = "password"  # noqa: S105 - a file's name
@@ -49,6 +54,9 @@ PLAY_ORDERS = "orders.txt"
 CPU = "qemu64"
 #: A guess for deadlines only, as in profiles (lab/config/profile.py, tcg_factor).
 TCG_PATIENCE = 6.0
+_DOM0_MIB = 768
+#: For Xen itself, and the pages of the device model.
+_HOST_SPARE_MIB = 512
 
 
 def build_2003(ctx: BuildContext) -> None:
@@ -75,16 +83,60 @@ def build_2003(ctx: BuildContext) -> None:
         installation = Installation(
             ctx.name, settings, sources, pc, ctx.scratch, evidence=folder, say=ctx.step
         )
-        with installation.run(deadline) as (machine, watched):
-            for answer in installation.check(machine, checks_2003(settings), deadline):
-                ctx.note(f"{answer.check.name}: {answer.seen}")
-            installation.shut_down(machine, deadline)
+        if settings.way == "qemu":
+            with installation.run(deadline) as (machine, watched):
+                _check(ctx, installation, machine, settings, deadline)
+                installation.shut_down(machine, deadline)
+        else:
+            host = nested_host(settings)
+            ctx.record_version(settings.host_image, host.image.key)
+            with installation.run_nested(host, deadline) as (machine, bench, watched):
+                _check(ctx, installation, machine, settings, deadline)
+                installation.shut_down(machine, deadline, domain=lambda: bench.what_it_is(deadline))
         for step in watched.steps:
             ctx.note(f"{step.name}: {step.seconds:g} s, {step.attempts} attempts")
         shutil.copyfile(folder / TRANSCRIPT, ctx.out / TRANSCRIPT)
     ctx.step("writing the disk")
     ctx.run(["qemu-img", "convert", "-O", "raw", installation.disk, ctx.out / "guest.img"])
     finish(ctx, sources.password)
+
+
+def _check(
+    ctx: BuildContext,
+    installation: Installation,
+    machine: Machine,
+    settings: InstallSettings,
+    deadline: Deadline,
+) -> None:
+    for answer in installation.check(machine, checks_2003(settings), deadline):
+        ctx.note(f"{answer.check.name}: {answer.seen}")
+
+
+def nested_host(settings: InstallSettings) -> NestedHost:
+    """The host that a domain is installed on; its image is built unless it is there.
+
+    Raises:
+        UsageError: no such image, or its media are missing.
+        LabBroken: nothing here runs nested HVM guests, or the image cannot be built.
+    """
+    accel = Ladder().choose()
+    if accel.guest_type != "hvm":
+        raise LabBroken(
+            f"an HVM domain does not run here: {accel.why}",
+            hint='way = "qemu" in install.toml needs no nested host',
+        )
+    image = Store().ensure(settings.host_image)
+    dialects = read_host(image.path).toolstacks
+    profile = Profile(
+        host_image=settings.host_image,
+        toolstack=dialects[0],
+        memory=Memory(
+            host_mib=_DOM0_MIB + settings.memory_mib + _HOST_SPARE_MIB,
+            dom0_mib=_DOM0_MIB,
+            guest_mib=settings.memory_mib,
+        ),
+    )
+    return NestedHost(profile, accel, image)
 
 
 def build_play(ctx: BuildContext) -> None:
@@ -116,7 +168,7 @@ def build_play(ctx: BuildContext) -> None:
         for step in watched.steps:
             ctx.note(f"{step.name}: {step.attempts} attempts")
         shutil.copyfile(folder / TRANSCRIPT, ctx.out / TRANSCRIPT)
-    for name in (DISK, DISC, RAM, BLANK, "state"):
+    for name in (GUEST_DISK, DISC, RAM, BLANK, "state"):
         (ctx.scratch / name).rename(ctx.out / name)
     ctx.note("play-setup: no Windows is in this image")
 

@@ -54,6 +54,16 @@ class PcBench:
         """
         self.machine.resume(deadline)
 
+    def restarts(self, deadline: Deadline) -> int:
+        """How often the guest restarted the PC so far.
+
+        Raises:
+            LabBroken: QEMU refused or died.
+        """
+        # Any answer brings the events that came before it.
+        self.machine.monitor.execute("query-status", deadline=deadline)
+        return self.machine.monitor.guest_resets
+
     def why_dead(self) -> str:
         """One line about the end of the process; empty while it runs."""
         return self.machine.why_dead()

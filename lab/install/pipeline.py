@@ -16,15 +16,17 @@ from lab.core.errors import LabBroken
 from lab.guest.channel import Channel
 from lab.install.firstboot import DUMP_NUMBERS, FIRST_STEPS, PROGRAMS, cmdlines, scripts
 from lab.install.floppy import make_floppy
+from lab.install.nested import DomainBench, NestedHost
 from lab.install.oem import OEM, SETUP_ON_DISC, remaster
 from lab.install.pcbench import PcBench
 from lab.install.secret import Redactor
 from lab.install.selfcheck import Answer, Check, self_check
 from lab.install.settings import InstallSettings
 from lab.install.steps import SETUP_STEPS, Step
-from lab.install.watch import TRANSCRIPT, Watched, Watcher
+from lab.install.watch import TRANSCRIPT, Bench, Watched, Watcher
 from lab.install.winnt import WinntSif
 from lab.media.kinds import MediaKind
+from lab.place.hardware import GUEST_DISK
 from lab.place.stage import freeze
 from lab.qemu.disk import create_blank
 from lab.qemu.emulator import Emulator
@@ -37,7 +39,7 @@ WINRM_PORT = 5985
 PROGRESS_PORTS = {"qemu": "COM2", "domain": "COM1"}
 """Where the guest reports. Xen 3.x gives an HVM domain one serial port only."""
 
-DISK, DISC, RAM = "guest.qcow2", "setup.iso", "ram"
+DISC, RAM = "setup.iso", "ram"
 FLOPPY, BLANK = "floppy.img", "blank.img"
 SHUTDOWN_MINUTES = 10
 
@@ -176,7 +178,7 @@ class Installation:
     @property
     def disk(self) -> Path:
         """The guest's system disk, a qcow2 file."""
-        return self._folder / DISK
+        return self._folder / GUEST_DISK
 
     def spec(self, floppy: Path | None) -> PcSpec:
         """The PC."""
@@ -205,12 +207,7 @@ class Installation:
             LabBroken: the PC or a program failed.
             DeadlineExpired: it took too long.
         """
-        self._say("making the disc and the floppy")
-        remaster(
-            self._sources.disc,
-            self._folder / DISC,
-            {**disc_files(self._settings, self._sources.programs), **self._extra},
-        )
+        self._make_disc()
         create_blank(self.disk, self._settings.disk_gib << 10)
         if self._keep_ram:
             with (self._folder / RAM).open("wb") as ram:
@@ -221,18 +218,60 @@ class Installation:
         ):
             machine.start(deadline.at_most(60))
             self._write_command_line(machine)
-            watcher = Watcher(
-                self._what,
-                PcBench(machine),
-                self._steps,
-                self._evidence,
-                say=self._say,
-                redact=self.redact,
-                retries=self._settings.retries,
-                patience=self._settings.patience * self._hardware.patience,
-                look_every=self._look_every,
-            )
-            yield machine, watcher.run(deadline)
+            yield machine, self.watcher(PcBench(machine)).run(deadline)
+
+    @contextlib.contextmanager
+    def run_nested(
+        self, host: NestedHost, deadline: Deadline
+    ) -> Iterator[tuple[Machine, DomainBench, Watched]]:
+        """Install in an HVM domain of the nested host; it runs until the block ends.
+
+        Raises:
+            InstallFailed: it does not go on.
+            LabBroken: the host or a program failed.
+            DeadlineExpired: it took too long.
+        """
+        self._make_disc()
+        host.make_disks(self._folder, self._folder / DISC, self._settings.disk_gib)
+        access = host.access(USERNAME, self._sources.password.get_secret_value())
+        self._say("starting the nested host")
+        with (
+            answer_floppy(self._folder, self._settings, self._sources) as floppy,
+            Machine(host.spec(self._folder), self._folder) as machine,
+        ):
+            machine.start(deadline.at_most(60))
+            self._write_command_line(machine)
+            with contextlib.closing(access.connect(machine, deadline)) as dom0:
+                bench = DomainBench(machine, dom0, host.toolstack(dom0))
+                bench.prepare(floppy, self._settings.memory_mib, deadline)
+                try:
+                    watched = self.watcher(bench).run(deadline)
+                finally:
+                    bench.forget_floppy(Deadline(20))
+                yield machine, bench, watched
+                bench.flush(deadline)
+
+    def watcher(self, bench: Bench) -> Watcher:
+        """Who watches a machine for this installation."""
+        return Watcher(
+            self._what,
+            bench,
+            self._steps,
+            self._evidence,
+            say=self._say,
+            redact=self.redact,
+            retries=self._settings.retries,
+            patience=self._settings.patience * self._hardware.patience,
+            look_every=self._look_every,
+        )
+
+    def _make_disc(self) -> None:
+        self._say("making the disc and the floppy")
+        remaster(
+            self._sources.disc,
+            self._folder / DISC,
+            {**disc_files(self._settings, self._sources.programs), **self._extra},
+        )
 
     def _write_command_line(self, machine: Machine) -> None:
         words = [*machine.spec.emulator.argv, *machine.spec.argv(incoming=False, monitor_fd=0)]
@@ -287,8 +326,15 @@ class Installation:
         with self.channel(machine) as channel:
             return self_check(channel, checks, deadline, while_waiting=machine.check_alive)
 
-    def shut_down(self, machine: Machine, deadline: Deadline) -> None:
-        """Let the guest shut down, so that its disk is whole, and wait until the PC is off.
+    def shut_down(
+        self, machine: Machine, deadline: Deadline, *, domain: Callable[[], str] | None = None
+    ) -> None:
+        """Let the guest shut down, so that its disk is whole, and wait until it is off.
+
+        Args:
+            machine: the PC, or the nested host.
+            deadline: when to give up.
+            domain: tells of a domain what it still is; empty when it is off.
 
         Raises:
             LabBroken: it refused.
@@ -299,7 +345,8 @@ class Installation:
             channel.run("shutdown -s -f -t 0", deadline).check()
 
         def off() -> None:
-            if machine.alive:
-                raise NotYet("the PC is still on")
+            still = domain() if domain else "the PC is still on" if machine.alive else ""
+            if still:
+                raise NotYet(still)
 
         wait_for("the guest to shut down", off, deadline, interval=1.0)

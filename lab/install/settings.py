@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from lab.core.errors import UsageError
+from lab.images.recipe import ImageName
 
 SETTINGS_FILE = "install.toml"
 
@@ -30,6 +31,7 @@ class InstallSettings(BaseModel):
     Attributes:
         way: where setup runs: ``qemu`` (plain QEMU, then moved into a Xen domain) or
             ``domain`` (as an HVM domain of the nested host from the first boot on).
+        host_image: the host whose domain it is, for ``domain``.
         computer_name: of the guest.
         full_name: whom Windows is registered to.
         organisation: likewise.
@@ -49,6 +51,7 @@ class InstallSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     way: Literal["qemu", "domain"] = "qemu"
+    host_image: ImageName = "xen417-debian"
     computer_name: ComputerName = "PVLAB2003"
     full_name: Text = "pvlab"
     organisation: Text = "pvlab"

@@ -53,6 +53,13 @@ class Bench(Protocol):
     def resume(self, deadline: Deadline) -> None:
         """Let the processor run, which waits for a listener until then."""
 
+    def restarts(self, deadline: Deadline) -> int:
+        """How often the guest restarted the machine so far; resets from outside do not count.
+
+        Raises:
+            PvlabError: nobody can tell.
+        """
+
     def why_dead(self) -> str:
         """Why nothing more will come; empty while the machine runs."""
 
@@ -126,12 +133,12 @@ class Watcher:
     Args:
         what: what is installed, for messages.
         bench: the machine.
-        steps: all steps in order. One with ``silent`` in ``silent_steps`` reports nothing and
-            is done when the next one begins.
+        steps: all steps in order.
         folder: where transcript and picture go.
         say: told in lines what happens.
         redact: takes secrets out of what the guest says.
-        silent_steps: names of steps that report nothing.
+        silent_steps: names of steps that report nothing; such a step is done when the guest
+            restarts, or the next one begins.
         retries: how often a step is tried again.
         patience: factor on the steps' deadlines.
         look_every: seconds between two looks at the screen.
@@ -223,6 +230,9 @@ class Watcher:
                 raise LabBroken(f"{self._what}: {self._step.name}: {dead}", hint=self._said())
             if found == 2:
                 raise LabBroken(f"{self._what}: its serial port was closed", hint=self._said())
+            if self._restarted_silently(deadline):
+                self._done(deadline)
+                continue
             if (trouble := self._trouble(deadline)) is not None:
                 raise _Attempt(trouble)
             if self._step_end.expired or deadline.expired:
@@ -285,6 +295,15 @@ class Watcher:
         self._last_look = Look()
         self._step_end = deadline.at_most(self._step.minutes * 60 * self._patience)
 
+    def _restarted_silently(self, deadline: Deadline) -> bool:
+        """Whether the present step, which reports nothing, ended with its restart."""
+        if self._step.name not in self._silent or not self._step.reboots:
+            return False
+        try:
+            return self._bench.restarts(_ask(deadline)) > 0
+        except PvlabError:
+            return False
+
     def _hung(self) -> Trouble:
         shown = " | ".join(self._last_look.text[:4])
         seen = f"the screen shows: {shown}" if shown else "the screen shows no text"
@@ -340,7 +359,7 @@ class Watcher:
     def _picture(self, deadline: Deadline) -> Path | None:
         target = self._folder / PICTURE
         try:
-            self._bench.picture(target, Deadline(min(_ASK_SECONDS, max(deadline.remaining, 2))))
+            self._bench.picture(target, _ask(deadline))
         except PvlabError:
             # A machine without a screen is no reason to stop: the serial port tells.
             return None
@@ -356,3 +375,8 @@ class Watcher:
     def _said(self) -> str:
         said = " | ".join(line for line in self._recent if line)
         return f"the serial port's last words: {said}" if said else "the serial port was silent"
+
+
+def _ask(deadline: Deadline) -> Deadline:
+    """For one question to the machine: some time even at the very end, for the last picture."""
+    return Deadline(min(_ASK_SECONDS, max(deadline.remaining, 2.0)))

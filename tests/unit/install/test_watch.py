@@ -46,6 +46,12 @@ class FakeBench:
         self.resets = 0
         self.dead = ""
         self.pictures = True
+        self.restarted = 0
+
+    def restarts(self, deadline: Deadline) -> int:
+        if self.restarted < 0:
+            raise LabBroken("nobody can tell")
+        return self.restarted
 
     @contextlib.contextmanager
     def console(self) -> Iterator[Console]:
@@ -171,6 +177,21 @@ def test_silence_from_the_start(start: Start) -> None:
     ) as caught:
         watcher.run(Deadline(30))
     assert caught.value.picture is None
+
+
+def test_text_mode_ends_with_its_restart(start: Start) -> None:
+    """GUI mode says nothing until its end: its time must not be text mode's."""
+    bench, watcher = start("", retries=0, patience=SHORT)
+    bench.restarted = 1
+    with pytest.raises(InstallFailed) as caught:
+        watcher.run(Deadline(30))
+    assert caught.value.step.name == "gui-mode"
+
+
+def test_without_anyone_who_counts_restarts_the_next_report_ends_it(start: Start) -> None:
+    bench, watcher = start(WHOLE)
+    bench.restarted = -1
+    assert len(watcher.run(Deadline(30)).steps) == len(STEPS)
 
 
 def test_a_step_that_was_skipped(start: Start) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 
 from lab.config.profile import Memory, Profile
 from lab.core.deadline import Deadline
-from lab.core.errors import LabBroken, UsageError
+from lab.core.errors import LabBroken, PvlabError, UsageError
 from lab.core.paths import results_dir
 from lab.images.boot import GuestBoot, read_host, write_guest
 from lab.images.context import BuildContext
@@ -274,22 +275,27 @@ def hardware() -> Hardware:
 def evidence(image: str) -> Iterator[Path]:
     """A folder for transcript and picture, which stays when the installation fails."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = results_dir() / f"install-{image}-{stamp}"
+    results = results_dir()
     try:
-        folder.mkdir(parents=True)
+        results.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"install-{image}-{stamp}-", dir=results))
     except OSError as error:
-        raise LabBroken(f"cannot make {folder}: {error.strerror}") from None
+        raise LabBroken(f"cannot make a folder in {results}: {error.strerror}") from None
+    keep = False
     try:
         yield folder
     except InstallFailed:
+        keep = True
         raise
-    except LabBroken as error:
-        raise LabBroken(error.message, hint=error.hint or f"transcript: {folder}") from error
-    except (KeyboardInterrupt, UsageError):
-        shutil.rmtree(folder, ignore_errors=True)
+    except UsageError:
         raise
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    except PvlabError as error:
+        keep = True
+        hints = filter(None, (error.hint, f"transcript: {folder / TRANSCRIPT}"))
+        raise LabBroken(error.message, hint="; ".join(hints)) from error
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def program_path(kind: MediaKind) -> str:

@@ -7,6 +7,7 @@ first step that has no mark. What cannot get better is told at once, with a pict
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ from lab.qemu.machine import Console
 PICTURE = "screen.png"
 TRANSCRIPT = "install.log"
 _LINE = r"[^\n]*\n"
-_ASK_SECONDS = 20.0
+# For one question, and for one start, to a nested host in emulation on a busy machine.
+_ASK_SECONDS = 60.0
+_START_SECONDS = 600.0
 _LAST_LINES = 3
 
 
@@ -177,6 +180,8 @@ class Watcher:
         self._begun = self._since = time.monotonic()
         self._step_end = Deadline(0)
         self._last_look = Look()
+        self._shown = b""
+        self._still = Deadline(0)
         self._recent: list[str] = []
 
     def run(self, deadline: Deadline) -> Watched:
@@ -193,7 +198,7 @@ class Watcher:
             (self._folder / TRANSCRIPT).open("a", encoding="utf-8") as transcript,
             self._bench.console() as console,
         ):
-            self._bench.resume(deadline.at_most(_ASK_SECONDS))
+            self._bench.resume(deadline.at_most(_START_SECONDS))
             self._expect_next(deadline)
             self._records[0].attempts = 1
             self._say(self._title())
@@ -307,6 +312,9 @@ class Watcher:
     def _hung(self) -> Trouble:
         shown = " | ".join(self._last_look.text[:4])
         seen = f"the screen shows: {shown}" if shown else "the screen shows no text"
+        if (still := self._still.elapsed) > 2 * self._look_every:
+            # A window of GUI mode that waits for an answer cannot be read, but it stands still.
+            seen += f" and has not changed for {still:.0f} s"
         return Trouble(
             "hung",
             f"nothing came for {self._step_end.elapsed:.0f} s",
@@ -325,7 +333,7 @@ class Watcher:
                 self._what, self._step, trouble.cause, trouble.remedy, self._picture(deadline)
             )
         self._say(f"{self._step.name}: {trouble.cause}; reset, attempt {failed_before + 1}")
-        self._bench.reset(deadline.at_most(_ASK_SECONDS))
+        self._bench.reset(deadline.at_most(_START_SECONDS))
         self._resets += 1
         self._expect_next(deadline)
 
@@ -360,9 +368,12 @@ class Watcher:
         target = self._folder / PICTURE
         try:
             self._bench.picture(target, _ask(deadline))
-        except PvlabError:
+            shown = hashlib.sha256(target.read_bytes()).digest()
+        except (PvlabError, OSError):
             # A machine without a screen is no reason to stop: the serial port tells.
             return None
+        if shown != self._shown:
+            self._shown, self._still = shown, Deadline(0)
         return target
 
     # -- telling ------------------------------------------------------------------------

@@ -169,6 +169,12 @@ def test_a_hang_says_what_was_heard_last(start: Start) -> None:
         watcher.run(Deadline(30))
 
 
+def test_a_screen_that_stands_still_is_told(start: Start) -> None:
+    _, watcher = start("", retries=0, patience=2 * SHORT)
+    with pytest.raises(InstallFailed, match=r"shows no text and has not changed for \d+ s"):
+        watcher.run(Deadline(30))
+
+
 def test_silence_from_the_start(start: Start) -> None:
     bench, watcher = start("", retries=0, patience=SHORT)
     bench.pictures = False

@@ -21,6 +21,7 @@ from lab.cli import (
     repro,
     scenario,
     setup,
+    support,
     tests,
 )
 from lab.cli.errors import run_guarded
@@ -51,6 +52,7 @@ app.command()(mutants.mutants)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
 app.command()(demo.demo)
+app.command("support-bundle")(support.support_bundle)
 
 
 @app.command(

@@ -25,6 +25,7 @@ from lab.cli import (
     results,
     scenario,
     setup,
+    support,
     tests,
 )
 from lab.cli.errors import run_guarded
@@ -60,6 +61,7 @@ app.command()(repro.repro)
 app.add_typer(report.app, name="report")
 app.command()(report.serve)
 app.command()(demo.demo)
+app.command("support-bundle")(support.support_bundle)
 
 
 @app.command(

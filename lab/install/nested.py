@@ -18,7 +18,7 @@ from lab.config.profile import Profile
 from lab.core.atomic import atomic_file
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, LabBroken
-from lab.images.boot import GuestBoot, read_host
+from lab.images.boot import GuestBoot, Hardware, read_host
 from lab.images.store import BuiltImage
 from lab.place.hardware import GUEST_DISK, ROOT_DISK, VG_DISK, machine_spec
 from lab.place.place import Access

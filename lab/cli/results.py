@@ -291,6 +291,9 @@ def _show(detail: RunDetail) -> None:
     _line(f"started {row.started:%Y-%m-%d %H:%M:%S} UTC, {took}, {_counts(row)}")
     if row.driver is not None:
         _line(f"driver: {row.driver.name} {row.driver.version} {row.driver.sha256[:12]}")
+    if row.baseline is not None:
+        build = row.baseline
+        _line(f"baseline: {build.name} {build.version} {build.sha256[:12]}")
     _line(f"guest: {row.guest_label} (profile {row.profile})")
     _line(f"accelerator: {row.accelerator or 'none was chosen'}")
     _line(f"host: {detail.host['kernel']}, {detail.host['os']}, {detail.host['cpus']} processors")

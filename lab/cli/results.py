@@ -120,8 +120,9 @@ def list_(
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("run", min_width=max(len(row.name) for row in found))
-    for title in ("verdict", "tests", "took", "driver", "guest"):
+    for title in ("verdict", "tests", "took", "driver"):
         table.add_column(title)
+    table.add_column("guest", no_wrap=True, overflow="ellipsis")
     for row in found:
         verdict = row.status.value if row.status else row.ended_how.value
         build = f"{row.driver.name} {row.driver.version}" if row.driver else "-"

@@ -55,14 +55,30 @@ def put_run(session: Session, snapshot: Snapshot) -> Became:
     Raises:
         UsageError: the folder was pruned since it was read.
     """
-    record = snapshot.record
     # Asked within the transaction: ``prune`` puts folders away in one of its own.
     if not (snapshot.folder / RECORD_NAME).is_file():
         raise UsageError(f"{snapshot.folder}: is gone")
+    place = (plain(str(snapshot.folder)), machine())
+    # A folder holds one run: another one that was in it is gone.
+    others = session.scalars(
+        select(models.Run).where(
+            models.Run.folder == place[0],
+            models.Run.machine == place[1],
+            models.Run.name != snapshot.record.run_id,
+        )
+    ).all()
+    for other in others:
+        session.delete(other)
+    became = _put(session, snapshot, place)
+    if others or became is Became.REPLACED:
+        sweep(session)
+    return became
+
+
+def _put(session: Session, snapshot: Snapshot, place: tuple[str, str]) -> Became:
+    record = snapshot.record
     old = session.scalar(select(models.Run).where(models.Run.name == record.run_id))
-    became = Became.NEW
     if old is not None:
-        place = (plain(str(snapshot.folder)), machine())
         here = (old.folder, old.machine) == place
         # Of a run's two folders on this machine the first one counts.
         copy = not here and old.machine == place[1] and Path(old.folder).is_dir()
@@ -72,12 +88,11 @@ def put_run(session: Session, snapshot: Snapshot) -> Became:
             old.folder, old.machine = place
             return Became.REPLACED
         tests = session.scalar(select(func.count()).where(models.TestOutcome.run_id == old.id))
-        before = (old.ended is not None, tests or 0)
-        if snapshot.progress < before or (copy and snapshot.progress == before):
+        known = (old.ended is not None, tests or 0)
+        if snapshot.progress < known or (copy and snapshot.progress == known):
             return Became.STALE
         session.delete(old)
         session.flush()
-        became = Became.REPLACED
     run = _run_row(session, snapshot)
     session.add(run)
     session.flush()
@@ -85,9 +100,7 @@ def put_run(session: Session, snapshot: Snapshot) -> Became:
         row = _one(session, models.Image, {"key": image.key}, {"versions": image.versions})
         session.add(models.RunImage(run_id=run.id, name=name, image_id=row.id))
     _put_tests(session, run, snapshot)
-    if old is not None:
-        sweep(session)
-    return became
+    return Became.NEW if old is None else Became.REPLACED
 
 
 def sweep(session: Session) -> None:

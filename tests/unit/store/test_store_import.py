@@ -174,6 +174,17 @@ def test_a_folder_that_moved_is_followed(store: Store, results: Path, tmp_path: 
     assert runs(store)[0].folder == str(tmp_path / "elsewhere" / folder.name)
 
 
+def test_a_folder_that_holds_another_run_now(store: Store, results: Path) -> None:
+    folder = write(results, record(0, a_test("a")))
+    import_run(store, folder)
+    write(results, record(1, a_test("b"))).rename(results / "new")
+    (results / "new" / "run.json").replace(folder / "run.json")
+    for became in (Became.NEW, Became.UNCHANGED):
+        assert import_run(store, folder).became is became
+        assert [row.name for row in runs(store)] == [record(1).run_id]
+        assert [one.id for one in known_tests(store)] == ["b"]
+
+
 def test_damage_is_told_and_the_rest_imported(store: Store, results: Path) -> None:
     first, second, third = (write(results, record(number)) for number in range(3))
     (first / "run.json").write_text("{")

@@ -197,6 +197,7 @@ def test_gates_among_the_results(store: Store, results: Path) -> None:
     done = import_results(store, [results])
     assert [one.became for one in done] == [Became.NEW] * 6
     assert [one.became for one in import_results(store, [results])] == [Became.UNCHANGED] * 6
+    assert [one.run for one in import_results(store, [compared, gate_file])] == [compared.name] * 2
     newest, other = gates(store)
     assert (newest.key, newest.status, newest.baseline) == (compared.name, Status.PASS, BAD)
     assert dict(newest.runs) == {name(1): "compared", name(2): "compared"}

@@ -120,8 +120,9 @@ def list_(
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("run", min_width=max(len(row.name) for row in found))
-    for title in ("verdict", "tests", "took", "driver", "guest"):
+    for title in ("verdict", "tests", "took", "driver"):
         table.add_column(title)
+    table.add_column("guest", no_wrap=True, overflow="ellipsis")
     for row in found:
         verdict = row.status.value if row.status else row.ended_how.value
         build = f"{row.driver.name} {row.driver.version}" if row.driver else "-"
@@ -291,6 +292,9 @@ def _show(detail: RunDetail) -> None:
     _line(f"started {row.started:%Y-%m-%d %H:%M:%S} UTC, {took}, {_counts(row)}")
     if row.driver is not None:
         _line(f"driver: {row.driver.name} {row.driver.version} {row.driver.sha256[:12]}")
+    if row.baseline is not None:
+        build = row.baseline
+        _line(f"baseline: {build.name} {build.version} {build.sha256[:12]}")
     _line(f"guest: {row.guest_label} (profile {row.profile})")
     _line(f"accelerator: {row.accelerator or 'none was chosen'}")
     _line(f"host: {detail.host['kernel']}, {detail.host['os']}, {detail.host['cpus']} processors")

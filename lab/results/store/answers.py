@@ -47,6 +47,7 @@ class RunRow:
         driver: under test.
         counts: how many tests ended how; outcomes that did not happen are left out.
         troubles: evidence that could not be read, one line each.
+        baseline: what the driver is compared with, in the runs of a gate.
     """
 
     name: str
@@ -65,6 +66,7 @@ class RunRow:
     driver: DriverRow | None
     counts: Mapping[Outcome, int]
     troubles: tuple[str, ...]
+    baseline: DriverRow | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -92,7 +94,7 @@ class Cell:
 
     Attributes:
         run: name of the run.
-        test: pytest's node id.
+        test: pytest's node id; with the turn, in the runs of a gate.
         area: what of the driver it tests.
         outcome: how it ended.
         blame: who is answerable.
@@ -104,6 +106,10 @@ class Cell:
         evidence_complete: whether collecting it ended.
         campaign: of a race, its attempts.
         properties: of the test.
+        base: pytest's node id without the turn.
+        driver: SHA-256 identity of the build that it ran on.
+        side: ``new`` or ``baseline``, in the runs of a gate.
+        repeat: which run of the test on that side it is, in the runs of a gate.
     """
 
     run: str
@@ -119,6 +125,10 @@ class Cell:
     evidence_complete: bool
     campaign: CampaignRow | None
     properties: Mapping[str, str]
+    base: str = ""
+    driver: str | None = None
+    side: str | None = None
+    repeat: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +154,9 @@ class CrashRow:
     Attributes:
         bucket: key of its bucket.
         run: name of the run.
-        test: pytest's node id.
+        test: pytest's node id; with the turn, in the runs of a gate.
         started: UTC, when the run began.
-        driver: under test.
+        driver: that it happened with.
         text: its signature in one line.
         signature: as ``lab.crash.signature.to_json`` writes it.
         fact: as ``lab.crash.facts.to_json`` writes it.

@@ -51,19 +51,25 @@ def run_folders(folder: Path) -> list[Path]:
     Raises:
         UsageError: it is no folder, or cannot be read.
     """
-    if (folder / RECORD_NAME).is_file() or RUN_NAME.fullmatch(folder.resolve().name):
+    if _is_run(folder.resolve()):
         return [folder.resolve()]
     try:
         with os.scandir(folder) as entries:
             names = sorted(one.name for one in entries if one.is_dir(follow_symlinks=False))
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read: {error.strerror}") from None
+    # Hidden ones are being pruned.
     return [
         folder.resolve() / name
         for name in names
-        if (folder / name / RECORD_NAME).is_file()
-        or (RUN_NAME.fullmatch(name) and not (folder / name / GATE_NAME).is_file())
+        if not name.startswith(".") and _is_run(folder / name)
     ]
+
+
+def _is_run(folder: Path) -> bool:
+    if (folder / RECORD_NAME).is_file():
+        return True
+    return RUN_NAME.fullmatch(folder.name) is not None and not (folder / GATE_NAME).is_file()
 
 
 def import_results(
@@ -135,7 +141,7 @@ def import_run(store: Store, folder: Path) -> Imported:
                     models.Run.folder == plain(str(folder.resolve())),
                     models.Run.machine == machine(),
                 )
-            ).one_or_none()
+            ).first()
         snapshot = read_snapshot(folder, known=known.digest if known else None)
         if snapshot is None:
             assert known is not None  # noqa: S101 - nothing else equals what it was read against

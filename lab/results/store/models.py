@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lab.core.errors import Blame
 from lab.results.record import EndedHow, Outcome, Status
@@ -148,9 +148,7 @@ class Run(Base):
     reasons: Mapped[list[str]]
     host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"), index=True)
     driver_id: Mapped[int | None] = mapped_column(ForeignKey("driver_builds.id"), index=True)
-
-    host: Mapped[Host] = relationship(lazy="raise")
-    driver: Mapped[DriverBuild | None] = relationship(lazy="raise")
+    baseline_id: Mapped[int | None] = mapped_column(ForeignKey("driver_builds.id"), index=True)
 
 
 class RunImage(Base):
@@ -164,18 +162,26 @@ class RunImage(Base):
 
 
 class TestOutcome(Base):
-    """How a test ended in a run."""
+    """How a test ended in a run.
+
+    Where a run compares drivers or repeats tests, ``record_id`` is the node id with the turn, as
+    the record has it, and the test is the one without. ``driver_id`` is what the turn ran on.
+    """
 
     __test__ = False
     __tablename__ = "outcomes"
     __table_args__ = (
-        UniqueConstraint("run_id", "test_id"),
+        UniqueConstraint("run_id", "record_id"),
         Index("ix_outcomes_run_id_outcome", "run_id", "outcome"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
     test_id: Mapped[int] = mapped_column(ForeignKey("tests.id"), index=True)
+    driver_id: Mapped[int | None] = mapped_column(ForeignKey("driver_builds.id"), index=True)
+    record_id: Mapped[str]
+    side: Mapped[str | None]
+    repeat: Mapped[int | None]
     position: Mapped[int]
     area: Mapped[str]
     outcome: Mapped[Outcome]

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from lab.core.errors import UsageError
 from lab.results.record import Outcome
@@ -35,6 +35,8 @@ from lab.results.store.types import plain
 
 _AT_ONCE = 500
 
+_BASELINE = aliased(models.DriverBuild)
+
 _AS_IT_RAN = (models.TestOutcome.position.asc(), models.Crash.position.asc())
 
 
@@ -51,7 +53,8 @@ def runs(
     Args:
         store: where.
         limit: at most so many.
-        driver: only of this build: the start of its SHA-256, its name, or its version.
+        driver: only of this build: the start of its SHA-256, its name, or its version. That it
+            was a baseline does not count.
         since: only those that started then or later.
         names: only these.
     """
@@ -150,11 +153,11 @@ def cells(store: Store, names: Iterable[str]) -> list[Cell]:
 
 
 def history(store: Store, test: str, *, limit: int | None = None) -> list[tuple[RunRow, Cell]]:
-    """All outcomes of a test, the newest first.
+    """All outcomes of a test, the newest first; in gates also those on the baseline.
 
     Args:
         store: where.
-        test: pytest's node id.
+        test: pytest's node id, without a turn.
         limit: at most so many.
     """
     with store.read() as session:
@@ -371,15 +374,16 @@ def _run_rows(
     session: Session, *where: ColumnElement[bool], limit: int | None = None
 ) -> list[RunRow]:
     query = (
-        select(models.Run, models.DriverBuild)
+        select(models.Run, models.DriverBuild, _BASELINE)
         .outerjoin(models.DriverBuild, models.DriverBuild.id == models.Run.driver_id)
+        .outerjoin(_BASELINE, _BASELINE.id == models.Run.baseline_id)
         .where(*where)
         .order_by(models.Run.started.desc(), models.Run.name.desc())
         .limit(limit)
     )
     found = session.execute(query).all()
     counts: dict[int, dict[Outcome, int]] = defaultdict(dict)
-    keys = [row.id for row, _ in found]
+    keys = [row.id for row, _, _ in found]
     outcomes = models.TestOutcome
     for first in range(0, len(keys), _AT_ONCE):
         counted = session.execute(
@@ -407,8 +411,9 @@ def _run_rows(
             driver=_driver(driver) if driver is not None else None,
             counts={one: counts[row.id][one] for one in Outcome if one in counts[row.id]},
             troubles=tuple(row.troubles),
+            baseline=_driver(baseline) if baseline is not None else None,
         )
-        for row, driver in found
+        for row, driver, baseline in found
     ]
 
 
@@ -424,7 +429,7 @@ def _cells(
 # Columns rather than rows of the models: hundreds of thousands are read at once.
 _CELL = (
     models.Run.name,
-    models.Test.node_id,
+    models.TestOutcome.record_id,
     models.TestOutcome.area,
     models.TestOutcome.outcome,
     models.TestOutcome.blame,
@@ -435,6 +440,10 @@ _CELL = (
     models.TestOutcome.evidence,
     models.TestOutcome.evidence_complete,
     models.TestOutcome.properties,
+    models.Test.node_id,
+    models.DriverBuild.sha256,
+    models.TestOutcome.side,
+    models.TestOutcome.repeat,
     models.Campaign,
 )
 
@@ -448,6 +457,7 @@ def _outcomes(
         select(models.TestOutcome.id, models.Run.started, models.Run.folder, *_CELL)
         .join(models.Test, models.Test.id == models.TestOutcome.test_id)
         .join(models.Run, models.Run.id == models.TestOutcome.run_id)
+        .outerjoin(models.DriverBuild, models.DriverBuild.id == models.TestOutcome.driver_id)
         .outerjoin(models.Campaign, models.Campaign.outcome_id == models.TestOutcome.id)
         .where(*where)
         .order_by(started, models.Run.name, models.TestOutcome.position)
@@ -458,7 +468,7 @@ def _outcomes(
             (key, began, folder),
             Cell(
                 run=name,
-                test=node_id,
+                test=record_id,
                 area=area,
                 outcome=outcome,
                 blame=blame,
@@ -470,11 +480,15 @@ def _outcomes(
                 evidence_complete=complete,
                 campaign=_campaign(campaign),
                 properties=properties,
+                base=node_id,
+                driver=driver,
+                side=side,
+                repeat=repeat,
             ),
         )
         for (
-            key, began, folder, name, node_id, area, outcome, blame, phase, seconds, expected,
-            message, evidence, complete, properties, campaign,
+            key, began, folder, name, record_id, area, outcome, blame, phase, seconds, expected,
+            message, evidence, complete, properties, node_id, driver, side, repeat, campaign,
         ) in session.execute(query)
     ]  # fmt: skip
 
@@ -543,14 +557,13 @@ def _crashes(
             models.Bucket.key,
             models.Run.name,
             models.Run.started,
-            models.Test.node_id,
+            models.TestOutcome.record_id,
             models.DriverBuild,
         )
         .join(models.Bucket, models.Bucket.id == models.Crash.bucket_id)
         .join(models.TestOutcome, models.TestOutcome.id == models.Crash.outcome_id)
-        .join(models.Test, models.Test.id == models.TestOutcome.test_id)
         .join(models.Run, models.Run.id == models.TestOutcome.run_id)
-        .outerjoin(models.DriverBuild, models.DriverBuild.id == models.Run.driver_id)
+        .outerjoin(models.DriverBuild, models.DriverBuild.id == models.TestOutcome.driver_id)
         .where(*where)
         .order_by(*order)
     )
@@ -560,7 +573,7 @@ def _crashes(
             CrashRow(
                 bucket=key,
                 run=name,
-                test=node_id,
+                test=record_id,
                 started=started,
                 driver=_driver(driver) if driver is not None else None,
                 text=crash.text,
@@ -568,7 +581,7 @@ def _crashes(
                 fact=crash.fact,
             ),
         )
-        for crash, key, name, started, node_id, driver in session.execute(query)
+        for crash, key, name, started, record_id, driver in session.execute(query)
     ]
 
 

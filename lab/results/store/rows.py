@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import delete, exists, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from lab.core.errors import UsageError
 from lab.crash import facts as facts_module
@@ -17,7 +17,7 @@ from lab.crash import signature as signatures
 from lab.crash.facts import CrashFact
 from lab.crash.incidents import fullness
 from lab.evidence.manifest import Manifest
-from lab.results.record import RECORD_NAME
+from lab.results.record import RECORD_NAME, Driver, TestRecord
 from lab.results.store import models
 from lab.results.store.models import Base
 from lab.results.store.reading import Snapshot
@@ -55,14 +55,30 @@ def put_run(session: Session, snapshot: Snapshot) -> Became:
     Raises:
         UsageError: the folder was pruned since it was read.
     """
-    record = snapshot.record
     # Asked within the transaction: ``prune`` puts folders away in one of its own.
     if not (snapshot.folder / RECORD_NAME).is_file():
         raise UsageError(f"{snapshot.folder}: is gone")
+    place = (plain(str(snapshot.folder)), machine())
+    # A folder holds one run: another one that was in it is gone.
+    others = session.scalars(
+        select(models.Run).where(
+            models.Run.folder == place[0],
+            models.Run.machine == place[1],
+            models.Run.name != snapshot.record.run_id,
+        )
+    ).all()
+    for other in others:
+        session.delete(other)
+    became = _put(session, snapshot, place)
+    if others or became is Became.REPLACED:
+        sweep(session)
+    return became
+
+
+def _put(session: Session, snapshot: Snapshot, place: tuple[str, str]) -> Became:
+    record = snapshot.record
     old = session.scalar(select(models.Run).where(models.Run.name == record.run_id))
-    became = Became.NEW
     if old is not None:
-        place = (plain(str(snapshot.folder)), machine())
         here = (old.folder, old.machine) == place
         # Of a run's two folders on this machine the first one counts.
         copy = not here and old.machine == place[1] and Path(old.folder).is_dir()
@@ -72,50 +88,45 @@ def put_run(session: Session, snapshot: Snapshot) -> Became:
             old.folder, old.machine = place
             return Became.REPLACED
         tests = session.scalar(select(func.count()).where(models.TestOutcome.run_id == old.id))
-        before = (old.ended is not None, tests or 0)
-        if snapshot.progress < before or (copy and snapshot.progress == before):
+        known = (old.ended is not None, tests or 0)
+        if snapshot.progress < known or (copy and snapshot.progress == known):
             return Became.STALE
         session.delete(old)
         session.flush()
-        became = Became.REPLACED
     run = _run_row(session, snapshot)
     session.add(run)
     session.flush()
     for name, image in sorted(record.images.items()):
         row = _one(session, models.Image, {"key": image.key}, {"versions": image.versions})
         session.add(models.RunImage(run_id=run.id, name=name, image_id=row.id))
-    _put_tests(session, run.id, snapshot)
-    if old is not None:
-        sweep(session)
-    return became
+    _put_tests(session, run, snapshot)
+    return Became.NEW if old is None else Became.REPLACED
 
 
 def sweep(session: Session) -> None:
     """Remove what no run refers to any more, once runs were removed or replaced."""
     session.flush()
-    references: list[tuple[type[Base], Any, InstrumentedAttribute[Any]]] = [
-        (models.Bucket, models.Bucket.id, models.Crash.bucket_id),
-        (models.Test, models.Test.id, models.TestOutcome.test_id),
-        (models.Image, models.Image.id, models.RunImage.image_id),
-        (models.DriverBuild, models.DriverBuild.id, models.Run.driver_id),
-        (models.Host, models.Host.id, models.Run.host_id),
-    ]
-    for table, key, reference in references:
+    builds = models.DriverBuild.id
+    for table, unreferred in (
+        (models.Bucket, ~exists().where(models.Crash.bucket_id == models.Bucket.id)),
+        (models.Test, ~exists().where(models.TestOutcome.test_id == models.Test.id)),
+        (models.Image, ~exists().where(models.RunImage.image_id == models.Image.id)),
+        (models.Host, ~exists().where(models.Run.host_id == models.Host.id)),
+        (
+            # An outcome's build is its run's, or that run's baseline.
+            models.DriverBuild,
+            ~exists().where(models.Run.driver_id == builds)
+            & ~exists().where(models.Run.baseline_id == builds),
+        ),
+    ):
         session.execute(
-            delete(table).where(~exists().where(reference == key)),
-            execution_options={"synchronize_session": False},
+            delete(table).where(unreferred), execution_options={"synchronize_session": False}
         )
 
 
 def _run_row(session: Session, snapshot: Snapshot) -> models.Run:
     record = snapshot.record
     host, accelerator, driver = record.host, record.accelerator, record.driver
-    build = driver and _one(
-        session,
-        models.DriverBuild,
-        {"sha256": driver.sha256},
-        {"name": driver.name, "version": driver.version, "files": list(driver.files)},
-    )
     verdict = record.verdict
     return models.Run(
         name=record.run_id,
@@ -142,8 +153,16 @@ def _run_row(session: Session, snapshot: Snapshot) -> models.Run:
         exit_code=verdict and verdict.exit_code,
         reasons=list(verdict.reasons) if verdict else [],
         host_id=_one(session, models.Host, host.model_dump(), {}).id,
-        driver_id=build.id if build else None,
+        driver_id=_build_id(session, driver),
+        baseline_id=_build_id(session, record.baseline),
     )
+
+
+def _build_id(session: Session, driver: Driver | None) -> int | None:
+    if driver is None:
+        return None
+    rest = {"name": driver.name, "version": driver.version, "files": list(driver.files)}
+    return _one(session, models.DriverBuild, {"sha256": driver.sha256}, rest).id
 
 
 def _one(session: Session, table: type[_Row], key: dict[str, Any], rest: dict[str, Any]) -> _Row:
@@ -156,16 +175,20 @@ def _one(session: Session, table: type[_Row], key: dict[str, Any], rest: dict[st
     return row
 
 
-def _put_tests(session: Session, run_id: int, snapshot: Snapshot) -> None:
+def _put_tests(session: Session, run: models.Run, snapshot: Snapshot) -> None:
     tests = snapshot.record.tests
-    ids = _test_ids(session, (test.id for test in tests))
+    ids = _test_ids(session, (_test(test) for test in tests))
     rows = []
     for position, test in enumerate(tests):
-        manifest = snapshot.manifests.get(test.id)
+        manifest, turn = snapshot.manifests.get(test.id), test.turn
         rows.append(
             models.TestOutcome(
-                run_id=run_id,
-                test_id=ids[plain(test.id)],
+                run_id=run.id,
+                test_id=ids[plain(_test(test))],
+                driver_id=run.baseline_id if turn and turn.driver == "baseline" else run.driver_id,
+                record_id=test.id,
+                side=turn.driver if turn else None,
+                repeat=turn.repeat if turn else None,
                 position=position,
                 area=test.area,
                 outcome=test.outcome,
@@ -193,6 +216,11 @@ def _put_tests(session: Session, run_id: int, snapshot: Snapshot) -> None:
             for position, fact in enumerate(snapshot.crashes.get(test.id, ()))
         )
     session.flush()
+
+
+def _test(test: TestRecord) -> str:
+    """Node id of a test, whatever its turn is."""
+    return test.turn.test if test.turn else test.id
 
 
 def _test_ids(session: Session, names: Iterable[str]) -> dict[str, int]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_samples import (
+    BAD,
+    GOOD,
     OOPS,
     a_test,
     contents,
@@ -23,12 +26,15 @@ from lab.results.store import (
     Store,
     buckets,
     cells,
+    drivers,
     failures,
+    history,
     import_results,
     import_run,
     run,
     runs,
 )
+from lab.results.store import tests as known_tests
 
 
 def test_all_that_a_run_says(store: Store, results: Path) -> None:
@@ -78,6 +84,42 @@ def test_all_that_a_run_says(store: Store, results: Path) -> None:
     assert detail.images == {"dom0": "k0", "guest": "k1"}
     assert detail.host["os"] == "Debian 12"
     assert detail.failures == (failure,)
+
+
+def test_turns_on_two_drivers(store: Store, results: Path) -> None:
+    test = "t.py::test_a"
+    baseline = {"name": "xenvbd", "version": "0.9", "sha256": BAD, "basename": "old"}
+
+    def turn(driver: str, repeat: int) -> dict[str, Any]:
+        return {"turn": {"test": test, "driver": driver, "repeat": repeat}}
+
+    turns = (
+        a_test(f"{test}[new1]", **turn("new", 1)),
+        crashed(f"{test}[baseline1]", evidence="tests/b1", **turn("baseline", 1)),
+        a_test(f"{test}[new2]", **turn("new", 2)),
+    )
+    folder = write(results, record(0, *turns, baseline=baseline), {turns[1].id: OOPS})
+    assert import_run(store, folder).became is Became.NEW
+    assert [one.sha256 for one in drivers(store)] == [BAD, GOOD]
+    (row,) = runs(store)
+    assert (row.driver and row.driver.sha256, row.baseline and row.baseline.sha256) == (GOOD, BAD)
+    found = cells(store, [row.name])
+    assert [(cell.test, cell.base, cell.side, cell.repeat, cell.driver) for cell in found] == [
+        (f"{test}[new1]", test, "new", 1, GOOD),
+        (f"{test}[baseline1]", test, "baseline", 1, BAD),
+        (f"{test}[new2]", test, "new", 2, GOOD),
+    ]
+    assert [cell for _, cell in history(store, test)] == found
+    assert [one.id for one in known_tests(store)] == [test]
+    (bucket,) = buckets(store)
+    assert dict(bucket.builds) == {BAD: 1}
+    assert bucket.sample.test == f"{test}[baseline1]"
+    before = contents(store)
+    assert import_run(store, folder).became is Became.UNCHANGED
+    write(results, record(0, a_test("other"), *turns))
+    assert import_run(store, folder).became is Became.REPLACED
+    assert [one.sha256 for one in drivers(store)] == [GOOD]
+    assert contents(store) != before
 
 
 def test_again_changes_nothing(store: Store, results: Path) -> None:
@@ -130,6 +172,17 @@ def test_a_folder_that_moved_is_followed(store: Store, results: Path, tmp_path: 
     results.rename(tmp_path / "elsewhere")
     assert import_run(store, tmp_path / "elsewhere" / folder.name).became is Became.REPLACED
     assert runs(store)[0].folder == str(tmp_path / "elsewhere" / folder.name)
+
+
+def test_a_folder_that_holds_another_run_now(store: Store, results: Path) -> None:
+    folder = write(results, record(0, a_test("a")))
+    import_run(store, folder)
+    write(results, record(1, a_test("b"))).rename(results / "new")
+    (results / "new" / "run.json").replace(folder / "run.json")
+    for became in (Became.NEW, Became.UNCHANGED):
+        assert import_run(store, folder).became is became
+        assert [row.name for row in runs(store)] == [record(1).run_id]
+        assert [one.id for one in known_tests(store)] == ["b"]
 
 
 def test_damage_is_told_and_the_rest_imported(store: Store, results: Path) -> None:

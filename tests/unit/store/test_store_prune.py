@@ -181,6 +181,17 @@ def test_rows_of_a_folder_that_is_gone(store: Store, results: Path, six: list[Pa
     assert left(store, results) == names(1, 2, 3, 4, 5)
 
 
+def test_what_is_being_removed_is_not_imported(
+    store: Store, results: Path, six: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        # Another process is at it, and has not come far.
+        patch.setattr(pruning.shutil, "rmtree", lambda *_, **__: None)
+        assert prune(store, results, keep=5, now=LATER)[0].failed
+        assert len(import_results(store, [results])) == 5
+    assert {row.name for row in runs(store)} == names(1, 2, 3, 4, 5)
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing handles it."""
 

@@ -22,7 +22,10 @@ from store_samples import (
 )
 
 from lab.core.errors import UsageError
-from lab.results.record import Status
+from lab.gate.document import comparison_document, gate_document, write_document
+from lab.gate.policy import Policy
+from lab.gate.session import GatedRun, Session
+from lab.results.record import EndedHow, Status, Turn
 from lab.results.store import (
     Became,
     NewItem,
@@ -194,6 +197,7 @@ def test_gates_among_the_results(store: Store, results: Path) -> None:
     done = import_results(store, [results])
     assert [one.became for one in done] == [Became.NEW] * 6
     assert [one.became for one in import_results(store, [results])] == [Became.UNCHANGED] * 6
+    assert [one.run for one in import_results(store, [compared, gate_file])] == [compared.name] * 2
     newest, other = gates(store)
     assert (newest.key, newest.status, newest.baseline) == (compared.name, Status.PASS, BAD)
     assert dict(newest.runs) == {name(1): "compared", name(2): "compared"}
@@ -207,6 +211,31 @@ def test_gates_among_the_results(store: Store, results: Path) -> None:
     gate_file.unlink()
     prune(store, results, keep=0, now=NOON + 30 * DAY)
     assert [row.name for row in runs(store)] == [name(0)]
+
+
+def test_documents_of_the_gate_itself(store: Store, results: Path) -> None:
+    old = {"name": "xenvbd", "version": "0.9", "sha256": BAD, "basename": "old"}
+    turns = tuple(Turn(test="t.py::a", driver=side, repeat=1) for side in ("new", "baseline"))
+    compared = record(1, *(a_test(f"t.py::a[{turn.driver}1]", turn=turn) for turn in turns),
+                      baseline=old)  # fmt: skip
+    write(results, compared)
+    session = Session(["t.py::a"], Policy(), driver=compared.driver, baseline=compared.baseline)
+    session.take(GatedRun(run_id=compared.run_id, turns=turns), compared)
+    folder = results / f"{name(2)}-gate"
+    folder.mkdir()
+    facts = {"profile": "p", "guest_label": "stand-in", "suite": "e" * 64}
+    document = comparison_document(session, results, gate_id=folder.name, started=NOON,
+                                   ended_how=EndedHow.RUNNING, **facts)  # fmt: skip
+    write_document(document, folder / "gate.json")
+    once = record(0)
+    alone = write(results, once)
+    write_document(gate_document(once, once.verdict, alone), alone / "gate.json")
+    assert {one.became for one in import_results(store, [results])} == {Became.NEW}
+    comparing, single = sorted(gates(store), key=lambda one: one.key, reverse=True)
+    assert (comparing.key, comparing.status) == (folder.name, document.verdict.status)
+    assert (comparing.driver, comparing.baseline) == (GOOD, BAD)
+    assert dict(comparing.runs) == {compared.run_id: "compared"}
+    assert (single.key, dict(single.runs)) == (once.run_id, {once.run_id: "driver"})
 
 
 @pytest.mark.parametrize(

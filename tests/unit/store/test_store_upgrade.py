@@ -12,7 +12,7 @@ from sqlalchemy import inspect, text
 from store_samples import contents, record, write
 
 from lab.core.errors import PvlabError, UsageError
-from lab.results.store import Store, import_run, open_store, runs, upgrade
+from lab.results.store import Store, cells, import_run, open_store, runs, upgrade
 from lab.results.store.models import Base, Run
 from lab.results.store.revise import revise
 
@@ -30,6 +30,21 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("weather", sa.Text(), server_default="fair"))
     {more}
 '''
+
+
+FIRST = (
+    "INSERT INTO hosts (id, kernel, os, cpus, memory_mib) VALUES (1, 'k', 'o', 1, 1)",
+    "INSERT INTO tests (id, node_id) VALUES (7, 't')",
+    "INSERT INTO driver_builds (id, sha256, name, version, files) VALUES (3, 'd', 'n', '1', '[]')",
+    "INSERT INTO runs (id, name, folder, machine, digest, troubles, started, ended_how, command,"
+    " profile, guest_label, intensity, workers, versions, errata, reasons, host_id, driver_id)"
+    " VALUES (5, 'r', '/r', 'm', 'x', '[]', '2026-01-02 12:00:00', 'running', '', 'p', 'g',"
+    " 'smoke', 1, '{}', '[]', '[]', 1, 3)",
+    "INSERT INTO outcomes (id, run_id, test_id, position, area, outcome, phase, seconds, message,"
+    " evidence_complete, properties) VALUES (9, 5, 7, 0, '', 'failed', 'call', 1, '', FALSE, '{}')",
+    'INSERT INTO campaigns (outcome_id, attempts, failures, failed_seeds, "limit", confidence,'
+    " least, most, answer) VALUES (9, 5, 1, '[4]', 0.1, 0.95, 0.1, 0.5, 'open')",
+)
 
 
 @pytest.fixture
@@ -82,6 +97,30 @@ def test_a_table_that_is_made_anew_keeps_what_refers_to_it(
     with open_store(old) as store:
         assert contents(store) == before
         assert before["outcomes"]
+
+
+def test_a_store_without_turns(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first schema, with rows that refer to those that are made anew."""
+    with monkeypatch.context() as patch:
+        first = tmp_path / "migrations"
+        shutil.copytree(upgrade.MIGRATIONS, first)
+        for step in (first / "versions").glob("r0*.py"):
+            if not step.name.startswith("r0001"):
+                step.unlink()
+        patch.setattr(upgrade, "MIGRATIONS", first)
+        with open_store(database) as store, store.write() as session:
+            for statement in FIRST:
+                session.execute(text(statement))
+    with open_store(database) as store:
+        (row,) = runs(store)
+        (cell,) = cells(store, ["r"])
+        assert row.driver is not None
+        assert (row.driver.sha256, row.baseline) == ("d", None)
+        assert (cell.test, cell.base, cell.driver, cell.side) == ("t", "t", "d", None)
+        assert cell.campaign is not None
+        assert cell.campaign.failures == 1
 
 
 def test_an_upgrade_that_fails_changes_nothing(

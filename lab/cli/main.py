@@ -9,6 +9,7 @@ import typer
 
 from lab import __version__
 from lab.cli import (
+    bisect,
     crash,
     demo,
     doctor,
@@ -48,6 +49,7 @@ app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
+app.command()(bisect.bisect)
 app.command()(demo.demo)
 
 

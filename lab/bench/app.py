@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import __version__
-from lab.bench import logs
+from lab.bench import ledger, logs
 from lab.bench.figure import Figure
 from lab.bench.measure import Bench, scratch_folder
 from lab.config.load import load_profile
@@ -32,6 +32,7 @@ class Only(enum.StrEnum):
     LOGS = "logs"
     GATE = "gate"
     BISECT = "bisect"
+    STORE = "store"
 
 
 @app.command()
@@ -45,6 +46,9 @@ def bench(
     log_mb: Annotated[
         int, typer.Option("--log-mb", min=1, max=100_000, help="With --only logs: the log's MB.")
     ] = logs.LOG_MB,
+    nights: Annotated[
+        int, typer.Option(min=1, max=10_000, help="With --only store: how many nights are in it.")
+    ] = ledger.NIGHTS,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of a table.")
     ] = False,
@@ -68,6 +72,11 @@ def bench(
 
         simulate = decisions.gates if only is Only.GATE else decisions.bisections
         _show({}, list(simulate(say)), f"simulated: {only.value}", as_json=json_output)
+        return
+    if only is Only.STORE:
+        with scratch_folder(cache_dir() / "bench") as scratch:
+            kept = ledger.figures(scratch, nights_made=nights, say=say)
+        _show({}, kept, f"results store, {nights} nights", as_json=json_output)
         return
     chosen = load_profile(profile, None)
     kitchen = Kitchen.open(chosen, accel=accel, progress=say)

@@ -30,7 +30,7 @@ from lab.gate.page import PAGE_NAME, write_page
 from lab.gate.policy import Policy
 from lab.gate.session import GatedRun, Session
 from lab.gate.verify import replay
-from lab.mutants.campaign import cheapest_first
+from lab.mutants.campaign import soonest_first
 from lab.plugin.turns import write_plan
 from lab.results import facts
 from lab.results.folder import new_run_id
@@ -243,7 +243,7 @@ def _tests(request: SuiteRequest, policy: Policy, say: Say) -> list[str]:
     sides = 2 if request.baseline else 1
     minutes = sides * found.expected_seconds / request.workers / 60
     say(f"{len(found.tests)} tests on {sides} drivers: a round takes at most {minutes:.0f} min")
-    return cheapest_first(found.tests)
+    return soonest_first(found.tests)
 
 
 def _earlier(

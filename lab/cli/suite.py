@@ -55,6 +55,8 @@ class SuiteRequest:
         baseline: package that the turns of ``plan`` compare the driver with.
         plan: file with the turns to run; ``None`` to run every test once.
         core: whether the memory of a guest that crashed is kept.
+        as_ordered: whether workers take the tests in the order given, rather than in one that
+            lets them end together.
         before: words of a command that runs the child process, before its own.
     """
 
@@ -75,6 +77,7 @@ class SuiteRequest:
     baseline: Path | None = None
     plan: Path | None = None
     core: bool = True
+    as_ordered: bool = False
     before: Sequence[str] = ()
 
     def command(self, run_id: str) -> list[str]:
@@ -93,6 +96,7 @@ class SuiteRequest:
             "baseline": self.baseline,
             "plan": self.plan,
             "core": None if self.core else "no",
+            "order": "given" if self.as_ordered else None,
         }
         given = {name: value for name, value in options.items() if value not in (None, "")}
         command += [f"--pvlab-{name}={value}" for name, value in given.items()]

@@ -36,6 +36,18 @@ def _content(path: Path) -> tuple[str, str]:
     return ("exec" if path.stat().st_mode & 0o100 else "file"), file_sha256(path)
 
 
+def _module_content(dotted: str) -> str | list[list[str]]:
+    """The hash of a module, or those of all files of a package."""
+    source = module_source(dotted)
+    if source.name != "__init__.py":
+        return file_sha256(source)
+    return [
+        [path.relative_to(source.parent).as_posix(), *_content(path)]
+        for path in sorted(source.parent.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+
 def module_source(dotted: str) -> Path:
     """The source file of a module, found without importing it.
 
@@ -51,12 +63,15 @@ def module_source(dotted: str) -> Path:
     return Path(spec.origin)
 
 
-def image_key(recipe: Recipe, depends: Mapping[str, str]) -> str:
+def image_key(
+    recipe: Recipe, depends: Mapping[str, str], media: Mapping[str, str] | None = None
+) -> str:
     """The key of what ``recipe`` would build now.
 
     Args:
         recipe: the recipe.
         depends: the keys of the images it depends on, by name.
+        media: the hashes of the media it is made of, by kind.
 
     Returns:
         64 hex digits.
@@ -67,14 +82,17 @@ def image_key(recipe: Recipe, depends: Mapping[str, str]) -> str:
     modules = list(recipe.modules)
     if recipe.builder_file is None:
         modules.append(recipe.builder)
-    everything = {
+    everything: dict[str, object] = {
         "builder_api": BUILDER_API,
         "suites": sorted(recipe.suites),
         "files": [
             [Path(os.path.relpath(path, recipe.folder)).as_posix(), *_content(path)]
             for path in recipe.input_files()
         ],
-        "modules": {name: file_sha256(module_source(name)) for name in modules},
+        "modules": {name: _module_content(name) for name in modules},
         "depends": dict(depends),
     }
+    if media:
+        # Left out otherwise: images without media keep the keys they have.
+        everything["media"] = dict(media)
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.plugin.keys import COLLECTOR, PLACE, active_workplace
+from lab.plugin.keys import COLLECTOR, PLACE, active_workplace, wants_installed
 from lab.suite.intensity import Intensity
 from lab.suite.jitter import Jitter
 
@@ -113,14 +113,16 @@ def place(request: pytest.FixtureRequest, pvlab_run: Workplace, lab: Lab) -> Ite
     """A clone of the template of this test's own: Xen, dom0, and a live guest.
 
     Function scope, always: cloning takes less than a second, and a crash stays in its test.
+    For tests with ``installed_driver``, the guest has the driver in it already.
     What the test does with it is recorded, and kept with its evidence as ``scenario.yaml``.
     """
     from lab.plugin.recording import recording
 
-    clone = lab.clone()
+    item = request.node
+    clone = lab.clone(pvlab_run.package_for(item) if wants_installed(item) else None)
     try:
         pvlab_run.adopt(request.node, clone)
-        with recording(request.node):
+        with recording(request.node, installed=clone.installed is not None):
             yield clone
     finally:
         pvlab_run.release(request.node)
@@ -150,13 +152,14 @@ def driver_package(request: pytest.FixtureRequest, pvlab_run: Workplace) -> Driv
 
 
 @pytest.fixture
-def dbgview(guest: Guest, lab: Lab) -> DbgView:
+def dbgview(place: Place, guest: Guest, lab: Lab) -> DbgView:
     """DbgView, logging what drivers print in the guest.
 
     Function scope. Drivers are installed after it is running, so that their first words are
     kept. Its log goes into the evidence by itself.
     """
-    guest.dbgview.start(lab.deadline("command"))
+    if place.installed is None:
+        guest.dbgview.start(lab.deadline("command"))
     return guest.dbgview
 
 
@@ -166,9 +169,13 @@ def installed_driver(
 ) -> InstallResult:
     """The driver under test, installed in this test's clone.
 
-    Function scope: the clone is fresh, so the installation is too. A package that does not
-    install, or crashes the guest while it does, is the driver's failure.
+    Function scope. It was installed once, in the state that the clone was made from; with the
+    marker ``fresh_install``, or where that state could not be made, it is installed in the clone
+    itself. A package that does not install, or crashes the guest while it does, is the driver's
+    failure.
     """
+    if place.installed is not None:
+        return place.installed
     deadline = lab.deadline("boot")
     with guest.crash.guard(f"the installation of {driver_package.name}", deadline):
         result = guest.drivers.install(driver_package, deadline)
@@ -228,6 +235,21 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
         request.node.user_properties.append((f"{FIGURE}{name}", f"{value:.6g}"))
 
     return note
+
+
+@pytest.fixture
+def bar(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]:
+    """Puts a bar into the report's plots: ``bar("random reads, ms", "emulated disk", 37)``.
+
+    Function scope. Bars of one name are drawn together, whatever test they are from.
+    """
+    # Imported late, as for ``block_device``.
+    from lab.results.measured import bar_property
+
+    def draw(group: str, label: str, value: float) -> None:
+        request.node.user_properties.append(bar_property(group, label, value))
+
+    return draw
 
 
 @pytest.fixture

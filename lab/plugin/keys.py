@@ -56,6 +56,12 @@ STANDIN_DRIVERS = "standin-drivers"
 DRIVER_FIXTURE = "driver_package"
 """A test that has this fixture, directly or not, is a test of the driver."""
 
+INSTALLED_FIXTURE = "installed_driver"
+"""A test that has this fixture, directly or not, has the driver in its guest."""
+
+FRESH_INSTALL = "fresh_install"
+"""Marker of tests in which the driver is installed anew."""
+
 
 def fixture_names(item: pytest.Item) -> tuple[str, ...]:
     """The fixtures of a test, indirect ones too; none for items that are no functions."""
@@ -71,6 +77,11 @@ def uses_lab(item: pytest.Item) -> bool:
 def tests_driver(item: pytest.Item) -> bool:
     """Whether a test tests the driver, rather than the lab."""
     return DRIVER_FIXTURE in fixture_names(item)
+
+
+def wants_installed(item: pytest.Item) -> bool:
+    """Whether a test begins behind the driver's installation, rather than before it."""
+    return INSTALLED_FIXTURE in fixture_names(item) and not item.get_closest_marker(FRESH_INSTALL)
 
 
 def active_workplace(config: pytest.Config) -> Workplace:

@@ -34,9 +34,14 @@ def seed_of(item: pytest.Item) -> int:
 
 
 @contextmanager
-def recording(item: pytest.Item) -> Iterator[None]:
-    """Record what a test does with its place."""
-    recorder = item.stash[RECORDER] = Recorder(seed=seed_of(item))
+def recording(item: pytest.Item, *, installed: bool) -> Iterator[None]:
+    """Record what a test does with its place.
+
+    Args:
+        item: the test.
+        installed: whether its guest has the driver already.
+    """
+    recorder = item.stash[RECORDER] = Recorder(seed=seed_of(item), installed=installed)
     with journal.listening(recorder):
         yield
 

@@ -55,7 +55,7 @@ class Workplace:
         self._driver: DriverPackage | None = None
         self._baseline: DriverPackage | None = None
         self._errata: dict[str, Errata] = {}
-        self.lab = Lab(self.profile, self._prepare, self._scratch.path)
+        self.lab = Lab(self.profile, self._prepare, self._scratch.path, self.progress)
 
     @property
     def driver_package(self) -> DriverPackage:
@@ -159,7 +159,7 @@ class Workplace:
 
     def _load_driver(self) -> DriverPackage:
         path = self.settings.driver or self.profile.driver
-        if path is None and self.profile.guest_kind == "standin":
+        if path is None and self.profile.own_drivers:
             # The stand-in comes with drivers, so that a checkout can be tried as it is.
             image = drivers_image(self.settings.accel)
             self.progress(f"no driver was named: the stand-in's own, {image}/good")

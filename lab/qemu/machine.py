@@ -15,12 +15,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pexpect.socket_pexpect import SocketSpawn
 
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken
+from lab.images.boot import Hardware
 from lab.qemu.emulator import Emulator
 from lab.qemu.qmp import Monitor, prompt
 
@@ -28,9 +29,9 @@ from lab.qemu.qmp import Monitor, prompt
 _USERNET_LINE = re.compile(
     r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(?P<host>\d+)\s+\S+\s+(?P<guest>\d+)"
 )
-# Code buffer of the translator per process, in MiB: the default of a quarter of the host's
-# memory would make every clone look far larger than it is.
-_TB_SIZE_MIB = 192
+#: Code buffer of the translator per process, in MiB: the default of a quarter of the host's
+#: memory would make every clone look far larger than it is.
+TB_SIZE_MIB = 192
 
 
 #: The exchange disk's file, in the machine's scratch folder.
@@ -39,7 +40,7 @@ EXCHANGE = "exchange.raw"
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A virtio disk.
+    """A disk.
 
     Attributes:
         path: a qcow2 file.
@@ -48,6 +49,32 @@ class DiskSpec:
 
     path: Path
     throwaway: bool = False
+
+
+class Spec(Protocol):
+    """What ``Machine`` has to know of the machine it starts."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def emulator(self) -> Emulator:
+        """The QEMU to start."""
+
+    @property
+    def forwards(self) -> Mapping[str, int]:
+        """Ports inside (TCP) that get a loopback port outside, by name."""
+
+    @property
+    def exchange_mib(self) -> int:
+        """Size of the exchange disk in MiB; 0 for none."""
+
+    def argv(self, *, incoming: bool, monitor_fd: int) -> list[str]:
+        """The command line, without the emulator's own words."""
+
+    def cloned(self, name: str, ram_file: Path) -> Spec:
+        """The same machine over a private view of ``ram_file`` and throwaway disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +87,16 @@ class MachineSpec:
         accel: ``"kvm"`` or ``"tcg"``.
         cpu: QEMU's ``-cpu`` argument.
         memory_mib: RAM in MiB.
-        kernel: multiboot or Linux kernel for direct boot.
+        kernel: multiboot or Linux kernel for direct boot; None to start from the first disk.
         append: its command line.
         initrd: QEMU's ``-initrd`` argument: multiboot modules with their arguments.
-        disks: virtio disks in order (vda, vdb, ...).
+        disks: disks in order (vda, vdb, ... or hda, hdb, ...).
         forwards: ports inside (TCP) that get a loopback port outside, by name.
         ram_file: file that holds the RAM, or None for anonymous memory.
         ram_shared: whether writes reach ``ram_file`` (a template) or stay private (a clone).
         exchange_mib: size in MiB of the last disk, a raw file in the machine's scratch folder
             through which large things leave it at the speed of this machine; 0 for none.
+        hardware: chipset, and the kinds of its disks and network card.
     """
 
     name: str
@@ -76,7 +104,7 @@ class MachineSpec:
     accel: str
     cpu: str
     memory_mib: int
-    kernel: Path
+    kernel: Path | None
     append: str
     initrd: str
     disks: tuple[DiskSpec, ...]
@@ -84,6 +112,7 @@ class MachineSpec:
     ram_file: Path | None = None
     ram_shared: bool = False
     exchange_mib: int = 0
+    hardware: Hardware = field(default_factory=Hardware)
 
     def cloned(self, name: str, ram_file: Path) -> MachineSpec:
         """The same machine over a private view of ``ram_file`` and throwaway disks."""
@@ -93,20 +122,23 @@ class MachineSpec:
     def argv(self, *, incoming: bool, monitor_fd: int) -> list[str]:
         """The command line, without the emulator's own words."""
         # One processor needs one translating thread, and no code that is safe for two.
-        tcg = f"tcg,thread=single,tb-size={_TB_SIZE_MIB}"
+        tcg = f"tcg,thread=single,tb-size={TB_SIZE_MIB}"
         accel = "kvm" if self.accel == "kvm" else tcg
         words = [
             "-nodefaults", "-no-user-config", "-display", "none",
             "-name", f"guest={escaped(self.name)}", "-accel", accel, "-cpu", self.cpu,
             "-smp", "1", "-m", str(self.memory_mib),
-            "-kernel", str(self.kernel), "-append", self.append, "-initrd", self.initrd,
         ]  # fmt: skip
+        if self.kernel is not None:
+            words += ["-kernel", str(self.kernel), "-append", self.append]
+            words += ["-initrd", self.initrd]
+        kind = self.hardware.machine
         if self.ram_file is None:
-            words += ["-machine", "q35"]
+            words += ["-machine", kind]
         else:
             share = "on" if self.ram_shared else "off"
             words += [
-                "-machine", "q35,memory-backend=ram",
+                "-machine", f"{kind},memory-backend=ram",
                 "-object", f"memory-backend-file,id=ram,size={self.memory_mib}M,"
                            f"mem-path={escaped(self.ram_file)},share={share}",
             ]  # fmt: skip
@@ -115,19 +147,19 @@ class MachineSpec:
             words += [
                 "-drive", f"if=none,id=disk{index},file={escaped(disk.path)},format=qcow2,"
                           f"cache=unsafe,snapshot={mode}",
-                "-device", f"virtio-blk-pci,drive=disk{index}",
+                "-device", self._disk_device(f"disk{index}", index),
             ]  # fmt: skip
         if self.exchange_mib:
             words += [
                 "-drive", f"if=none,id=exchange,file={EXCHANGE},format=raw,cache=unsafe",
-                "-device", "virtio-blk-pci,drive=exchange",
+                "-device", self._disk_device("exchange", len(self.disks)),
             ]  # fmt: skip
         # Port 0: the kernel picks a free port at the moment QEMU binds it, so that two
         # machines can never be given the same one. restrict=on: nothing gets out.
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in self.forwards.values())
         words += [
             "-netdev", f"user,id=net0,restrict=on{forwards}",
-            "-device", "virtio-net-pci,netdev=net0,romfile=",
+            "-device", f"{self.hardware.nic},netdev=net0,romfile=",
             "-chardev", "socket,id=serial,path=serial.sock,server,nowait,"
                         "logfile=serial.log,logappend=on",
             "-serial", "chardev:serial",
@@ -137,6 +169,12 @@ class MachineSpec:
         if incoming:
             words += ["-incoming", "defer"]
         return words
+
+    def _disk_device(self, drive: str, index: int) -> str:
+        if self.hardware.disk_bus == "virtio":
+            return f"virtio-blk-pci,drive={drive}"
+        # Two disks on each of the two channels of the chipset's own controller.
+        return f"ide-hd,drive={drive},bus=ide.{index // 2},unit={index % 2}"
 
 
 def escaped(value: Path | str) -> str:
@@ -156,7 +194,7 @@ class Machine:
         detached: the process is to outlive this one (``pvlab up``).
     """
 
-    def __init__(self, spec: MachineSpec, scratch: Path, *, detached: bool = False) -> None:
+    def __init__(self, spec: Spec, scratch: Path, *, detached: bool = False) -> None:
         self.spec = spec
         self.scratch = scratch
         self.serial_log = scratch / "serial.log"
@@ -176,7 +214,7 @@ class Machine:
         self.stop()
 
     @classmethod
-    def running(cls, spec: MachineSpec, scratch: Path, pid: int, ports: dict[str, int]) -> Machine:
+    def running(cls, spec: Spec, scratch: Path, pid: int, ports: dict[str, int]) -> Machine:
         """A handle on a detached machine that another process started.
 
         Args:
@@ -351,6 +389,27 @@ class Machine:
         """Memory of the process in KiB: ``RssAnon``, ``RssFile``, ``RssShmem`` (proc(5))."""
         text = Path(f"/proc/{self.pid}/status").read_text()
         return {k: int(v) for k, v in re.findall(r"^(Rss\w+):\s+(\d+) kB", text, re.MULTILINE)}
+
+    def screen(self, target: Path, deadline: Deadline) -> Path:
+        """Write a picture of its screen, a PPM file.
+
+        Args:
+            target: a file in the machine's scratch folder.
+            deadline: for the monitor.
+
+        Raises:
+            LabBroken: QEMU refused or died.
+        """
+        self._call("screendump", {"filename": str(target)}, deadline=deadline)
+        return target
+
+    def reset(self, deadline: Deadline) -> None:
+        """Press the reset button.
+
+        Raises:
+            LabBroken: QEMU refused or died.
+        """
+        self._call("system_reset", deadline=deadline)
 
     # -- serial -------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ class Only(enum.StrEnum):
     """A part that can be measured alone."""
 
     LOGS = "logs"
+    GATE = "gate"
+    BISECT = "bisect"
     STORE = "store"
 
 
@@ -39,7 +41,7 @@ def bench(
     accel: Annotated[str | None, typer.Option(help="Rung of the accelerator ladder.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Samples of each quick step.")] = 5,
     only: Annotated[
-        Only | None, typer.Option(help="Measure one part alone: logs and store need no machine.")
+        Only | None, typer.Option(help="Measure one part alone: none of these needs a machine.")
     ] = None,
     log_mb: Annotated[
         int, typer.Option("--log-mb", min=1, max=100_000, help="With --only logs: the log's MB.")
@@ -63,6 +65,13 @@ def bench(
         with scratch_folder(cache_dir() / "bench") as scratch:
             read = logs.figures(scratch, megabytes=log_mb, say=say)
         _show({}, read, "reading logs", as_json=json_output)
+        return
+    if only in (Only.GATE, Only.BISECT):
+        # Imported late: it brings numerics that the other parts do without.
+        from lab.bench import decisions
+
+        simulate = decisions.gates if only is Only.GATE else decisions.bisections
+        _show({}, list(simulate(say)), f"simulated: {only.value}", as_json=json_output)
         return
     if only is Only.STORE:
         with scratch_folder(cache_dir() / "bench") as scratch:

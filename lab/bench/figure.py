@@ -13,7 +13,7 @@ class Figure(BaseModel):
 
     Attributes:
         name: what was measured.
-        unit: ``s``, ``MiB``, ``MB/s`` or ``x`` (a ratio).
+        unit: ``s``, ``MiB``, ``MB/s``, ``%``, ``runs`` or ``x`` (a ratio).
         samples: every measurement, in the order it was made.
         target: the value it should not exceed, or should reach for a ratio ``at_least``.
         at_least: the target is a lower bound.

@@ -9,6 +9,7 @@ import typer
 
 from lab import __version__
 from lab.cli import (
+    bisect,
     crash,
     demo,
     doctor,
@@ -58,6 +59,7 @@ app.command()(mutants.mutants)
 app.command()(nightly.nightly)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
+app.command()(bisect.bisect)
 app.add_typer(report.app, name="report")
 app.command()(report.serve)
 app.command()(demo.demo)

@@ -1,0 +1,1 @@
+"""Which build brought a defect that shows only sometimes."""

@@ -20,10 +20,12 @@ from lab.cli import (
     mutants,
     nightly,
     place,
+    report,
     repro,
     results,
     scenario,
     setup,
+    support,
     tests,
 )
 from lab.cli.errors import run_guarded
@@ -56,7 +58,10 @@ app.command()(mutants.mutants)
 app.command()(nightly.nightly)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
+app.add_typer(report.app, name="report")
+app.command()(report.serve)
 app.command()(demo.demo)
+app.command("support-bundle")(support.support_bundle)
 
 
 @app.command(

@@ -29,7 +29,6 @@ from lab.core.errors import DeadlineExpired, UsageError
 from lab.core.lock import locked
 from lab.core.paths import results_dir
 from lab.images.store import Store as Images
-from lab.mutants.campaign import suite_digest
 from lab.nightly.digest import Digest, as_text
 from lab.nightly.farm import FarmPool
 from lab.nightly.history import past
@@ -46,6 +45,7 @@ from lab.results.store import Plan as StoredPlan
 from lab.results.store import Store, create_plan, open_store, plans
 from lab.results.text import duration
 from lab.suite.catalogue import Entry
+from lab.suite.digest import suite_digest
 from lab.suite.intensity import Level
 
 LOCK_PATIENCE_SECONDS = 3.0

@@ -122,6 +122,7 @@ class FarmPool:
         self._orders: dict[str, Order] = {}
         self._futures: dict[str, Any] = {}
         self._packages: dict[Path, bytes] = {}
+        self._waited_for: set[tuple[tuple[str, float], ...]] = set()
         self._known: list[Mapping[str, float]] = []
         self._looked = Deadline(0.0)
         self._token = f".shared-{secrets.token_hex(16)}"
@@ -158,9 +159,13 @@ class FarmPool:
                 return True
             raise NotYet("none has")
 
+        needs = tuple(sorted(_needs(order).items()))
+        # Many items may need the same, and each would be waited for.
+        patience = 0.0 if needs in self._waited_for else self._patience
         try:
-            return wait_for("a worker that fits", one, Deadline(self._patience))
+            return wait_for("a worker that fits", one, Deadline(patience))
         except DeadlineExpired:
+            self._waited_for.add(needs)
             return False
 
     def _one_has(self, order: Order) -> bool:

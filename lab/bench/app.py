@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import __version__
-from lab.bench import ledger, logs
+from lab.bench import farm, ledger, logs
 from lab.bench.figure import Figure
 from lab.bench.measure import Bench, scratch_folder
 from lab.config.load import load_profile
@@ -29,6 +29,7 @@ GOOD_DRIVER = "good"
 class Only(enum.StrEnum):
     """A part that can be measured alone."""
 
+    FARM = "farm"
     LOGS = "logs"
     GATE = "gate"
     BISECT = "bisect"
@@ -77,6 +78,11 @@ def bench(
         with scratch_folder(cache_dir() / "bench") as scratch:
             kept = ledger.figures(scratch, nights_made=nights, say=say)
         _show({}, kept, f"results store, {nights} nights", as_json=json_output)
+        return
+    if only is Only.FARM:
+        with scratch_folder(cache_dir() / "bench") as scratch:
+            planned = farm.figures(scratch, say=say)
+        _show({}, planned, f"{farm.ITEMS} items on {farm.PLACES} places", as_json=json_output)
         return
     chosen = load_profile(profile, None)
     kitchen = Kitchen.open(chosen, accel=accel, progress=say)

@@ -37,7 +37,15 @@ from lab.nightly.morning import HTML_NAME, end_night
 from lab.nightly.night import Night, take_over
 from lab.nightly.plan import Candidate, Plan, make_plan, split
 from lab.nightly.pool import LocalPool, Pool
-from lab.nightly.prepare import Kept, hash_of, keep_package, new_items, settings_of
+from lab.nightly.prepare import (
+    HOME,
+    Kept,
+    hash_of,
+    home,
+    keep_package,
+    new_items,
+    settings_of,
+)
 from lab.nightly.work import LOGS, Order, Site
 from lab.place.standin import DRIVERS, asked_for
 from lab.results.folder import new_run_id
@@ -89,10 +97,11 @@ def nightly(
             return 0
         with _night_lock(results), _terminable():
             if resume:
-                night = unfinished(store)
-                if night is None:
+                left = unfinished(store, results)
+                if not left:
                     say("no night was killed: nothing to go on with")
                     return 0
+                night = left[0]
             else:
                 abandon(store, results)
                 night = begin(matrix, config, store, results, seconds)
@@ -134,7 +143,7 @@ def begin(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     left = f"; no room for {len(made.left_out)}" if made.left_out else ""
-    say(f"{len(items)} items, about {duration(made.seconds)}{left}")
+    say(f"{_items(items)}, about {duration(made.seconds)}{left}")
     said = preparation.matrix
     return create_plan(
         store,
@@ -143,7 +152,7 @@ def begin(
         budget_seconds=budget,
         max_lab_failures=said.lab_retries + 1,
         max_losses=said.interruptions,
-        settings=settings_of(said, made, find_config(config)),
+        settings=settings_of(said, made, find_config(config), results),
     )
 
 
@@ -209,9 +218,10 @@ def suite_command(
     ).command(run)
 
 
-def unfinished(store: Store) -> StoredPlan | None:
-    """The night that was not ended, the newest of them."""
-    return next(iter(plans(store, unfinished=True, limit=1)), None)
+def unfinished(store: Store, results: Path) -> list[StoredPlan]:
+    """Nights of this machine and folder that were not ended, the newest first."""
+    own = home(results)
+    return [one for one in plans(store, unfinished=True) if one.settings.get(HOME) == own]
 
 
 def abandon(store: Store, results: Path) -> None:
@@ -219,10 +229,9 @@ def abandon(store: Store, results: Path) -> None:
     come first tonight.
 
     Raises:
-        UsageError: one of them runs on another machine.
         LabBroken: the store or the results folder cannot be used.
     """
-    for night in plans(store, unfinished=True):
+    for night in unfinished(store, results):
         site = Site(results=results, places=1)
         take_over(store, night.key, site, say)
         digest = end_night(store, night.key, results, not_run={}, say=say, told=False)
@@ -320,7 +329,7 @@ def show_plan(plan: Plan) -> None:
         table.add_row(escape(one.candidate.key), duration(one.seconds), one.why)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
-    console.print(f"{len(plan.chosen)} items, about {duration(plan.seconds)}", markup=False)
+    console.print(f"{_items(plan.chosen)}, about {duration(plan.seconds)}", markup=False)
     if plan.left_out:
         console.print(f"no room for {len(plan.left_out)}:", markup=False)
     for one in plan.left_out:
@@ -374,6 +383,10 @@ def _seconds(budget: str | None) -> float | None:
         return parse_duration(budget)
     except ValueError as error:
         raise UsageError(f"--budget: {error}") from None
+
+
+def _items(some: Sequence[object]) -> str:
+    return "1 item" if len(some) == 1 else f"{len(some)} items"
 
 
 def say(line: str) -> None:

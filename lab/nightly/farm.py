@@ -48,6 +48,9 @@ WORKER_PATIENCE_SECONDS = 300.0
 
 CONNECT_SECONDS = 15.0
 
+LOOK_SECONDS = 1.0
+"""For how long it is taken for known which workers there are."""
+
 FILE_LIMIT = 32 << 20
 """Bytes of a file of a run that still travel; larger ones, such as cores, stay on the worker."""
 
@@ -119,6 +122,9 @@ class FarmPool:
         self._orders: dict[str, Order] = {}
         self._futures: dict[str, Any] = {}
         self._packages: dict[Path, bytes] = {}
+        self._waited_for: set[tuple[tuple[str, float], ...]] = set()
+        self._known: list[Mapping[str, float]] = []
+        self._looked = Deadline(0.0)
         self._token = f".shared-{secrets.token_hex(16)}"
         self._client = connect(address, CONNECT_SECONDS if timeout is None else timeout)
         site.results.mkdir(parents=True, exist_ok=True)
@@ -153,9 +159,13 @@ class FarmPool:
                 return True
             raise NotYet("none has")
 
+        needs = tuple(sorted(_needs(order).items()))
+        # Many items may need the same, and each would be waited for.
+        patience = 0.0 if needs in self._waited_for else self._patience
         try:
-            return wait_for("a worker that fits", one, Deadline(self._patience))
+            return wait_for("a worker that fits", one, Deadline(patience))
         except DeadlineExpired:
+            self._waited_for.add(needs)
             return False
 
     def _one_has(self, order: Order) -> bool:
@@ -173,8 +183,12 @@ class FarmPool:
         return total
 
     def _workers(self) -> list[Mapping[str, float]]:
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        return [worker.get("resources", {}) for worker in workers]
+        # With hundreds of workers the scheduler takes a while to list them.
+        if self._looked.expired:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            self._known = [worker.get("resources", {}) for worker in workers]
+            self._looked = Deadline(LOOK_SECONDS)
+        return self._known
 
     # -- items --------------------------------------------------------------------------
 

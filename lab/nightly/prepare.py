@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,9 @@ LIMIT_FACTOR = 3.0
 LIMIT_FLOOR_SECONDS = 1800.0
 """An item is ended after so many times what it should take, and not before this much more: a
 lab may have to build its images first."""
+
+HOME = "home"
+"""In a plan's settings: machine and results folder that the night belongs to."""
 
 LEFT_OUT_NAMED = 1000
 """How many items that had no room are kept with a night."""
@@ -88,9 +92,10 @@ def new_items(
     ]
 
 
-def settings_of(matrix: Matrix, plan: Plan, config: Path | None) -> dict[str, Any]:
+def settings_of(matrix: Matrix, plan: Plan, config: Path | None, results: Path) -> dict[str, Any]:
     """What is kept with a night beside its items, so that going on with it needs no matrix."""
     return {
+        HOME: home(results),
         "places": matrix.places,
         "config": str(config.resolve()) if config else None,
         "mail": matrix.mail.model_dump(mode="json", by_alias=True) if matrix.mail else None,
@@ -98,6 +103,11 @@ def settings_of(matrix: Matrix, plan: Plan, config: Path | None) -> dict[str, An
         "results_url": matrix.results_url,
         LEFT_OUT: left_out(plan.left_out),
     }
+
+
+def home(results: Path) -> str:
+    """What a night belongs to: several machines, or folders, may have their nights in one store."""
+    return f"{platform.node()}:{results.resolve()}"
 
 
 def left_out(planned: Sequence[Planned]) -> list[tuple[str, float, str]]:

@@ -1,7 +1,7 @@
 """Nights on paper: how long a plan takes on many places, against what is possible at all.
 
-No machine runs. Durations are drawn from recorded ones; the plan knows only what it would know
-in a real night, the median of each kind of item, so that it errs as real plans do.
+No machine runs. Durations are drawn from recorded ones; the plan knows only what the tests say
+that they take at most, as it does before anything was recorded, so that it errs as real plans do.
 
 ``python -m lab.nightly.simulate FOLDER...`` prints the durations of the tests that passed in
 the runs of some results folders, as ``durations.json`` has them.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import heapq
 import random
-import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,18 +26,32 @@ from lab.results.record import Outcome
 DURATIONS = "durations.json"
 
 
+class Kind(BaseModel):
+    """A test that was recorded.
+
+    Attributes:
+        expected: what it says that it takes at most, in s.
+        seconds: what it took, each time.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expected: float = Field(ge=0)
+    seconds: tuple[float, ...] = Field(min_length=1)
+
+
 class Durations(BaseModel):
     """Recorded durations.
 
     Attributes:
         source: what was recorded, where and how, in words.
-        seconds: of each kind of item, every time it ran, in s.
+        kinds: by profile, intensity, accelerator and test.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(min_length=1)
-    seconds: dict[str, tuple[float, ...]] = Field(min_length=1)
+    kinds: dict[str, Kind] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +103,16 @@ def recorded() -> Durations:
 def draw(durations: Durations, count: int, seed: int) -> list[Paper]:
     """Items, each of a kind that is drawn, with one of that kind's recorded durations."""
     chance = random.Random(seed)  # noqa: S311 - no secret
-    kinds = [(statistics.median(known), known) for known in durations.seconds.values()]
+    kinds = list(durations.kinds.values())
     items = []
     for _ in range(count):
-        expected, known = chance.choice(kinds)
-        items.append(Paper(expected, chance.choice(known)))
+        kind = chance.choice(kinds)
+        items.append(Paper(kind.expected, chance.choice(kind.seconds)))
     return items
 
 
 def simulate(
-    items: Sequence[Paper], places: int, *, seed: int = 0, loss: float = 0.0, dispatch: float = 0.0
+    items: Sequence[Paper], places: int, *, seed: int = 0, loss: float = 0.0, serial: float = 0.0
 ) -> Simulated:
     """Run a night on paper: the longest first, each in the place that is free first.
 
@@ -109,14 +122,14 @@ def simulate(
         seed: of what gets lost.
         loss: chance that the place goes away while an item runs; the item is then in its old
             turn again, and another machine takes the place.
-        dispatch: seconds from an item's end to the next one's begin.
+        serial: seconds that whoever hands items out spends on each, on one at a time.
     """
     chance = random.Random(seed)  # noqa: S311 - no secret
     free = [0.0] * places
     turns = [(-item.expected, number) for number, item in enumerate(items)]
     heapq.heapify(turns)
     back: list[tuple[float, tuple[float, int]]] = []
-    end = 0.0
+    handed = end = 0.0
     lost = 0
     while turns or back:
         now = free[0]
@@ -125,41 +138,47 @@ def simulate(
         while back and back[0][0] <= now:
             heapq.heappush(turns, heapq.heappop(back)[1])
         turn = heapq.heappop(turns)
+        handed = max(now, handed) + serial
         seconds = items[turn[1]].actual
         if chance.random() < loss:
             lost += 1
             seconds *= chance.random()
-            heapq.heappush(back, (now + dispatch + seconds, turn))
-        done = now + dispatch + seconds
-        end = max(end, done)
-        heapq.heapreplace(free, done)
+            heapq.heappush(back, (handed + seconds, turn))
+        end = max(end, handed + seconds)
+        heapq.heapreplace(free, handed + seconds)
     total = sum(item.actual for item in items)
     bound = max(total / places, max((item.actual for item in items), default=0.0))
     return Simulated(end, bound, lost)
 
 
-def durations_of(folders: Iterable[Path]) -> dict[str, tuple[float, ...]]:
+def kinds_of(folders: Iterable[Path]) -> dict[str, Kind]:
     """Durations of tests that passed, by profile, intensity, accelerator and test.
 
     Args:
         folders: results folders.
     """
     found: dict[str, list[float]] = {}
+    expected: dict[str, float] = {}
     for folder in folders:
         for record in filter(None, map(record_of, sorted(folder.glob("*Z-*")))):
             if record.accelerator is None:
                 continue
             words = (record.profile, record.intensity, record.accelerator.name)
             for test in record.tests:
-                if test.outcome is Outcome.PASSED:
+                if test.outcome is Outcome.PASSED and test.expected_seconds is not None:
                     key = "/".join((*words, test.id.rpartition("/")[2]))
                     found.setdefault(key, []).append(round(test.seconds, 2))
-    return {key: tuple(seconds) for key, seconds in sorted(found.items())}
+                    expected[key] = round(test.expected_seconds, 2)
+    return {
+        key: Kind(expected=expected[key], seconds=tuple(seconds))
+        for key, seconds in sorted(found.items())
+    }
 
 
 if __name__ == "__main__":
-    made = Durations(
-        source=f"recorded by pvlab in {', '.join(sys.argv[1:])}",
-        seconds=durations_of(map(Path, sys.argv[1:])),
+    print(
+        Durations(
+            source=f"pvlab's runs in {', '.join(sys.argv[1:])}",
+            kinds=kinds_of(map(Path, sys.argv[1:])),
+        ).model_dump_json(indent=1)
     )
-    print(made.model_dump_json(indent=1))

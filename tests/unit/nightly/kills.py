@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import random
+import sys
 from collections import Counter
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 import night_process
 from night_fakes import NIGHT, item, plan, ran, write_templates
@@ -28,12 +32,20 @@ class NightProcess:
     # Forked from a process that has imported everything: seconds are saved with each.
     _context = multiprocessing.get_context("forkserver")
     _context.set_forkserver_preload(["night_process"])
+    # The server does not see this process's search path until it is too late (Python 3.11).
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        forkserver.ensure_running()
 
     def __init__(self, *words: object) -> None:
         self._said, theirs = self._context.Pipe(duplex=False)
         self.process = self._context.Process(target=night_process.run, args=(theirs, *words))
         self.process.start()
         theirs.close()
+
+    def line(self) -> str:
+        """The next line that it says."""
+        said: str = self._said.recv()
+        return said
 
     def kill_after(self, lines: int, seconds: float) -> bool:
         """Kill it (SIGKILL) some lines and seconds after it began to speak.

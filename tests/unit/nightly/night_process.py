@@ -7,13 +7,21 @@ from pathlib import Path
 
 from night_fakes import NIGHT, FakeLauncher
 
+from lab.nightly.farm import FarmPool
 from lab.nightly.night import Night
 from lab.nightly.pool import LocalPool
 from lab.nightly.work import Site
 from lab.results.store import open_store
 
 
-def run(said: Connection, database: str, folder: Path, places: int, seconds: float) -> None:
+def run(
+    said: Connection,
+    database: str,
+    folder: Path,
+    places: int,
+    seconds: float,
+    scheduler: str | None = None,
+) -> None:
     """Run the night from where it is to its end.
 
     Args:
@@ -22,8 +30,10 @@ def run(said: Connection, database: str, folder: Path, places: int, seconds: flo
         folder: templates, journal and results.
         places: items side by side.
         seconds: that an item takes.
+        scheduler: address of one, whose workers run the items.
     """
     site = Site(folder / "results", places=places, locks=folder / "places", grace=5.0)
     launcher = FakeLauncher(folder, seconds)
-    with open_store(database) as store, LocalPool(site, launcher) as pool:
+    made = LocalPool(site, launcher) if scheduler is None else FarmPool(scheduler, site, launcher)
+    with open_store(database) as store, made as pool:
         Night(store, NIGHT, pool, site, seconds=3600.0, say=said.send).run()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -232,7 +233,7 @@ def begin_and_die(lab: Path) -> str:
     """A night whose process was killed while its first item ran."""
     with open_store() as store:
         night = nightly.begin(Path("matrix.toml"), None, store, lab / "results", None)
-        begun = claim(store, night.key, f"{os.uname().nodename}:1")
+        begun = claim(store, night.key, f"{platform.node()}:1")
         assert begun is not None
         note_run(store, begun, new_run(order_of(begun.item)))
         return night.key
@@ -269,6 +270,19 @@ def test_a_night_that_nobody_went_on_with_is_closed(
         "standin/trunk/standard/attach"
         in (lab / "results" / "nightly" / key / "digest.txt").read_text()
     )
+
+
+def test_nights_of_other_machines_in_the_store_are_left_alone(
+    lab: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as there:
+        there.setattr("platform.node", lambda: "elsewhere")
+        key = begin_and_die(lab)
+    assert cli.main(["nightly", "--resume"]) == 0
+    assert "nothing to go on with" in capfd.readouterr().err
+    assert cli.main(["nightly"]) == 0
+    with open_store() as store:
+        assert [night.key for night in plans(store, unfinished=True)] == [key]
 
 
 def test_no_time_is_left_of_a_night_that_is_long_over(

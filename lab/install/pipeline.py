@@ -217,6 +217,8 @@ class Installation:
             Machine(self.spec(floppy), self._folder) as machine,
         ):
             machine.start(deadline.at_most(60))
+            # QEMU has it open: a kill from here on leaves no file with secrets.
+            floppy.unlink()
             self._write_command_line(machine)
             yield machine, self.watcher(PcBench(machine)).run(deadline)
 
@@ -244,6 +246,7 @@ class Installation:
             with contextlib.closing(access.connect(machine, deadline)) as dom0:
                 bench = DomainBench(machine, dom0, host.toolstack(dom0))
                 bench.prepare(floppy, self._settings.memory_mib, deadline)
+                floppy.unlink()
                 try:
                     watched = self.watcher(bench).run(deadline)
                 finally:

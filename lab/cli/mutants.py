@@ -30,7 +30,7 @@ from lab.core.errors import LabBroken
 from lab.core.paths import results_dir
 from lab.drivers.package import DriverPackage
 from lab.images.store import Store
-from lab.mutants.campaign import run_campaign, suite_digest
+from lab.mutants.campaign import run_campaign
 from lab.mutants.catalogue import Mutant, choose, load_mutants
 from lab.mutants.outcome import (
     Fate,
@@ -40,6 +40,7 @@ from lab.mutants.outcome import (
     read_document,
 )
 from lab.plugin.keys import STANDIN_DRIVERS
+from lab.suite.digest import suite_digest
 from lab.suite.intensity import Level
 
 DOCUMENT = "mutants.json"

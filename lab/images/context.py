@@ -86,6 +86,11 @@ class BuildContext:
         self._progress.output(self.name, text)
         self._write(f"-- {text}")
 
+    def heard(self, line: str) -> None:
+        """Put a line into the log that came from something the builder watches itself."""
+        self._progress.output(self.name, line)
+        self._write(line)
+
     def record_version(self, name: str, version: str) -> None:
         """Put into the manifest which version of something went in."""
         self.versions[name] = version

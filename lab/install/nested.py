@@ -18,9 +18,9 @@ from lab.config.profile import Profile
 from lab.core.atomic import atomic_file
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, LabBroken
-from lab.images.boot import GuestBoot, read_host
+from lab.images.boot import GuestBoot, Hardware, read_host
 from lab.images.store import BuiltImage
-from lab.place.hardware import GUEST_DISK, GUEST_DISK_IN_DOM0, ROOT_DISK, VG_DISK, machine_spec
+from lab.place.hardware import GUEST_DISK, ROOT_DISK, VG_DISK, machine_spec
 from lab.place.place import Access
 from lab.qemu.accel import AccelChoice
 from lab.qemu.disk import create_blank, create_overlay
@@ -33,8 +33,8 @@ from lab.xen.xm import XmToolstack
 
 DOMAIN = "install"
 CD_DISK = "cd.qcow2"
-#: dom0's name of the disk after the guest's.
-CD_IN_DOM0 = "/dev/vdd"
+#: dom0's names of the guest's disk and of the one after it.
+GUEST_DISK_IN_DOM0, CD_IN_DOM0 = (Hardware().disk_in_dom0(index) for index in (2, 3))
 _CONFIG = f"/etc/xen/{DOMAIN}.cfg"
 _FLOPPY = "/var/lib/pvlab/floppy.img"
 _SERIAL = f"/var/log/pvlab/{DOMAIN}-serial.log"

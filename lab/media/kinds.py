@@ -22,6 +22,7 @@ class MediaKind(enum.StrEnum):
     WDF_COINSTALLER = "wdf-coinstaller"
     EL5_X86_64 = "el5-x86_64"
     EL5_I386 = "el5-i386"
+    XEN34_EL5 = "xen34-el5"
     PLAY_SETUP = "play-setup"
 
 
@@ -68,6 +69,11 @@ WANTED: dict[MediaKind, Wanted] = {
     ),
     MediaKind.EL5_X86_64: Wanted("CentOS or RHEL 5.x for x86_64, DVD or disc 1", _EL5),
     MediaKind.EL5_I386: Wanted("CentOS or RHEL 5.x for i386, DVD or disc 1", _EL5),
+    MediaKind.XEN34_EL5: Wanted(
+        "a disc with packages of Xen 3.4 for Enterprise Linux 5, both i386 and x86_64: "
+        "xen-3.4.*.rpm and xen-libs-3.4.*.rpm",
+        "a repository of that time, such as gitco's; genisoimage -R -o xen34.iso FOLDER",
+    ),
     MediaKind.PLAY_SETUP: Wanted(
         "the lab's own play-setup disc, for tests of installations; no Windows is on it",
         "pvlab image build play-setup",

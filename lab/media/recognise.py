@@ -35,6 +35,8 @@ _PRODUCTS = {
     "L": "Small Business Server",
 }
 _XP_PRODUCTS = {"P": "XP Professional", "C": "XP Home Edition"}
+# File names of RPM packages: NAME-VERSION-RELEASE.ARCHITECTURE.rpm.
+_XEN_RPM = re.compile(r"XEN-(3\.\d+)\.\S+\.(I[36]86|X86_64)\.RPM")
 _TAG = re.compile(r"WIN51([IAM])([A-Z])(?:\.SP(\d)|\.RC\d)?")
 
 _OTHER = (
@@ -100,6 +102,8 @@ def _disc(path: Path) -> Identity:
                 )
             if {"I386", "AMD64", "IA64"} & set(root) or any(map(_TAG.fullmatch, root)):
                 return _windows(path.name, disc)
+            if packages := [one for one in map(_XEN_RPM.fullmatch, root) if one]:
+                return _xen(path.name, packages)
             raise Unusable(path.name, f"is a disc of something else ({_label(disc)})", _discs())
     except Damaged as error:
         raise Unusable(path.name, f"is a damaged disc: {error.why}", _discs()) from error
@@ -108,6 +112,20 @@ def _disc(path: Path) -> Identity:
 def _label(disc: Disc) -> str:
     shown = "".join(char for char in disc.label if char.isprintable())
     return f"label {shown}" if shown else "no label"
+
+
+def _xen(name: str, packages: list[re.Match[str]]) -> Identity:
+    versions = sorted({one[1] for one in packages})
+    bits = {"64" if one[2] == "X86_64" else "32" for one in packages}
+    wanted = (MediaKind.XEN34_EL5,)
+    if versions != ["3.4"]:
+        raise Unusable(name, f"is a disc with packages of Xen {', '.join(versions)}", wanted)
+    if "64" not in bits:
+        raise Unusable(
+            name, "is a disc with packages of Xen 3.4 that lacks the x86_64 ones", wanted
+        )
+    title = "Xen 3.4 for Enterprise Linux 5, packages"
+    return Identity(kind=MediaKind.XEN34_EL5, title=title, facts={"xen": versions[0]})
 
 
 # -- Windows ----------------------------------------------------------------------------------

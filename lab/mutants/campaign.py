@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -45,15 +44,6 @@ def soonest_first(tests: Iterable[Entry], outcomes: Iterable[MutantOutcome] = ()
         return (kills[test.id] + PRIOR_KILLS) / max(test.expected_seconds, 1.0)
 
     return [test.id for test in sorted(tests, key=worth, reverse=True)]
-
-
-def suite_digest(folder: Path) -> str:
-    """SHA-256 over the Python files of a suite, names included."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def run_campaign(

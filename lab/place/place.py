@@ -25,7 +25,7 @@ from lab.guest.guest import Guest
 from lab.images.boot import GuestBoot, HostBoot
 from lab.place import health
 from lab.place.core import core_size
-from lab.place.hardware import EXCHANGE_IN_DOM0, GUEST_DISK_IN_DOM0
+from lab.place.hardware import exchange_disk, guest_disk
 from lab.place.health import Health
 from lab.qemu.machine import Machine
 from lab.xen.dom0 import Dom0
@@ -86,6 +86,7 @@ class Access:
             "root",
             self.host_folder / self.host.private_key,
             host_key=paramiko.PKey.from_type_string(kind, base64.b64decode(blob)),
+            old_server=self.host.ssh == "sha1",
         )
         try:
             dom0.connect(deadline, while_waiting=machine.check_alive)
@@ -269,9 +270,10 @@ class Place:
         boot = self.access.guest
         parts = [part for part in (boot.c_folder, *inside.split("\\")) if part]
         pattern = "/".join(["/mnt", *parts])
-        device = f"{GUEST_DISK_IN_DOM0}{boot.c_partition}"
+        disk = guest_disk(self.access.host)
+        device = f"{disk}{boot.c_partition}"
         script = (
-            f"partx -u {GUEST_DISK_IN_DOM0} 2> /dev/null; mount -o ro,noload {device} /mnt || "
+            f"partx -u {disk} 2> /dev/null; mount -o ro,noload {device} /mnt || "
             f"mount -o ro {device} /mnt || exit 32; "
             f"find /mnt -xdev -ipath {shlex.quote(pattern)} -type f -exec cat {{}} +; umount /mnt"
         )
@@ -290,8 +292,9 @@ class Place:
         Raises:
             LabBroken: the toolstack could not dump it, or dumped no core.
         """
-        self.toolstack.dump_core(self.domain, EXCHANGE_IN_DOM0, deadline)
-        self.dom0.run(f"blockdev --flushbufs {EXCHANGE_IN_DOM0}", deadline, check=True)
+        exchange = exchange_disk(self.access.host)
+        self.toolstack.dump_core(self.domain, exchange, deadline)
+        self.dom0.run(f"blockdev --flushbufs {exchange}", deadline, check=True)
         with self.machine.exchange.open("rb") as file:
             left = core_size(file)
             file.seek(0)
@@ -313,7 +316,7 @@ class Place:
                     self.dom0,
                     domain=self.access.domain,
                     listing=self.toolstack.command("list", self.access.domain),
-                    disks=(GUEST_DISK_IN_DOM0, EXCHANGE_IN_DOM0),
+                    disks=(guest_disk(self.access.host), exchange_disk(self.access.host)),
                     guest_type=self.access.guest.guest_type,
                     ended_on_purpose="guest" in self.__dict__ and self.guest.crash.retired,
                     deadline=deadline,

@@ -26,6 +26,12 @@ OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("intensity", "LEVEL", "how much to do: smoke, standard or soak (default: standard)"),
     ("seed", "N", "repeat one attempt of each race: the one with this seed"),
     ("errata", "DIR", "errata files of driver releases (default: drivers/errata)"),
+    ("baseline", "PATH", "driver package that a plan's turns compare the other one with"),
+    (
+        "plan",
+        "FILE",
+        "turns to run, in order: which test on which driver, as pvlab gate plans them",
+    ),
     ("core", "yes|no", "keep the memory of a guest that crashed (default: yes)"),
     ("order", "balanced|given", "how workers share tests: the longest first, or as they come"),
     ("catalogue", "FILE", "write what the collected tests are, and run none"),
@@ -78,6 +84,8 @@ class Settings:
         core: whether the memory of a guest that crashed is kept: minutes where the processor is
             emulated.
         balanced: whether workers are to end together, rather than take the tests as they come.
+        baseline: package to compare with; ``None`` for none.
+        plan: file with the turns to run; ``None`` to run every test once.
     """
 
     driver: Path | None
@@ -91,6 +99,8 @@ class Settings:
     errata: Path | None = None
     core: bool = True
     balanced: bool = True
+    baseline: Path | None = None
+    plan: Path | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:
@@ -134,6 +144,8 @@ class Settings:
             errata=path("errata"),
             core=core == "yes",
             balanced=order == "balanced",
+            baseline=path("baseline"),
+            plan=path("plan"),
         )
 
 

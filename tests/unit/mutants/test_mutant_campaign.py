@@ -8,11 +8,12 @@ import pytest
 
 from lab.core.errors import Blame, LabBroken, UsageError
 from lab.gate.verdict import verdict
-from lab.mutants.campaign import run_campaign, soonest_first, suite_digest
+from lab.mutants.campaign import run_campaign, soonest_first
 from lab.mutants.catalogue import Mutant
 from lab.mutants.outcome import Fate, MutantsDocument, judge_mutant, read_document
 from lab.results.record import Driver, EndedHow, Host, Outcome, RunRecord, TestRecord
 from lab.suite.catalogue import Entry
+from lab.suite.digest import suite_digest
 from lab.suite.intensity import Level
 
 NOW = datetime(2007, 11, 22, tzinfo=UTC)

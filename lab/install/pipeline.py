@@ -244,8 +244,9 @@ class Installation:
             machine.start(deadline.at_most(60))
             self._write_command_line(machine)
             with contextlib.closing(access.connect(machine, deadline)) as dom0:
-                bench = DomainBench(machine, dom0, host.toolstack(dom0))
-                bench.prepare(floppy, self._settings.memory_mib, deadline)
+                domain = host.domain(self._settings.memory_mib)
+                bench = DomainBench(machine, dom0, host.toolstack(dom0), domain)
+                bench.prepare(floppy, deadline)
                 floppy.unlink()
                 try:
                     watched = self.watcher(bench).run(deadline)

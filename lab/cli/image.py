@@ -198,6 +198,15 @@ def list_images(
 
 
 @app.command()
+def path(name: Annotated[str, typer.Argument(help="An image that is built.")]) -> None:
+    """Print the folder with an image's files."""
+    built = Store().find(name)
+    if built is None:
+        raise UsageError(f"image {name} is not built", hint=f"run: pvlab image build {name}")
+    print(built.path)
+
+
+@app.command()
 def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Images; all that are built when left out.")

@@ -18,15 +18,16 @@ from lab.config.profile import Profile
 from lab.core.atomic import atomic_file
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, LabBroken
-from lab.images.boot import GuestBoot, Hardware, read_host
+from lab.images.boot import GuestBoot, read_host
 from lab.images.store import BuiltImage
-from lab.place.hardware import GUEST_DISK, ROOT_DISK, VG_DISK, machine_spec
+from lab.place.hardware import GUEST_DISK, ROOT_DISK, VG_DISK, guest_disk, machine_spec
 from lab.place.place import Access
 from lab.qemu.accel import AccelChoice
 from lab.images.boot.py
 lab.install.pipeline import Hardware
 from lab.qemu.disk import create_blank, create_overlay
 from lab.qemu.machine import Console, DiskSpec, Machine, MachineSpec
+from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
 from lab.xen.screen import screen_of
 from lab.xen.toolstack import Toolstack
@@ -35,8 +36,7 @@ from lab.xen.xm import XmToolstack
 
 DOMAIN = "install"
 CD_DISK = "cd.qcow2"
-#: dom0's names of the guest's disk and of the one after it.
-GUEST_DISK_IN_DOM0, CD_IN_DOM0 = (Hardware().disk_in_dom0(index) for index in (2, 3))
+_CD = 3  # after root, volumes and the guest's, counted from 0
 _CONFIG = f"/etc/xen/{DOMAIN}.cfg"
 _FLOPPY = "/var/lib/pvlab/floppy.img"
 _SERIAL = f"/var/log/pvlab/{DOMAIN}-serial.log"
@@ -104,15 +104,26 @@ class NestedHost:
             serial_log=_SERIAL,
         )
 
+    def domain(self, memory_mib: int) -> DomainConfig:
+        """The domain, as this host starts it."""
+        host = read_host(self.image.path)
+        text = domain_config(memory_mib, guest_disk(host), host.hardware.disk_in_dom0(_CD))
+        return DomainConfig.read(text).with_keys(host.domain_keys)
+
     def toolstack(self, dom0: Dom0) -> Toolstack:
         """The host's toolstack."""
         return XmToolstack(dom0) if self.profile.toolstack == "xm" else XlToolstack(dom0)
 
 
-def domain_config(memory_mib: int) -> str:
+def domain_config(memory_mib: int, disk: str, cd: str) -> str:
     """The configuration of the domain, for xl and xm.
 
     xm knows ``fda`` (xmexample.hvm) and ignores ``device_model_args_hvm``; xl the reverse.
+
+    Args:
+        memory_mib: its memory.
+        disk: dom0's name of its disk.
+        cd: dom0's name of the disc in its drive.
     """
     floppy = f"if=floppy,index=0,file={_FLOPPY},format=raw,readonly=on"
     return "\n".join(
@@ -124,7 +135,7 @@ def domain_config(memory_mib: int) -> str:
             "pae = 1",
             "acpi = 1",
             "apic = 1",
-            f'disk = [ "phy:{GUEST_DISK_IN_DOM0},hda,w", "phy:{CD_IN_DOM0},hdc:cdrom,r" ]',
+            f'disk = [ "phy:{disk},hda,w", "phy:{cd},hdc:cdrom,r" ]',
             'vif = [ "mac=00:16:3e:00:00:10,bridge=xenbr0,type=ioemu,model=rtl8139" ]',
             # A blank disk does not start, and then the CD does.
             'boot = "cd"',
@@ -149,20 +160,28 @@ class DomainBench:
         machine: the host's machine.
         dom0: a connection to its dom0.
         toolstack: of that dom0.
+        config: the domain.
         watches: whether dom0's xenstore tools can wait; as for ``Xenstore``.
     """
 
     def __init__(
-        self, machine: Machine, dom0: Dom0, toolstack: Toolstack, *, watches: bool = True
+        self,
+        machine: Machine,
+        dom0: Dom0,
+        toolstack: Toolstack,
+        config: DomainConfig,
+        *,
+        watches: bool = True,
     ) -> None:
         self._machine = machine
         self._dom0 = dom0
         self._toolstack = toolstack
+        self._config = config
         self._watches = watches
         self._domid = -1
         self._restarts = 0
 
-    def prepare(self, floppy: Path, memory_mib: int, deadline: Deadline) -> None:
+    def prepare(self, floppy: Path, deadline: Deadline) -> None:
         """Put floppy and configuration into dom0.
 
         Raises:
@@ -171,7 +190,7 @@ class DomainBench:
         folders = f"mkdir -p {shlex.quote(str(Path(_FLOPPY).parent))} {Path(_SERIAL).parent}"
         self._dom0.run(f"{folders} && umask 077 && : > {_FLOPPY}", deadline, check=True)
         self._dom0.put(floppy, _FLOPPY, deadline)
-        config = domain_config(memory_mib).encode()
+        config = self._toolstack.configuration(self._config).encode()
         self._dom0.run(f"cat > {_CONFIG}", deadline, stdin=config, check=True)
 
     @contextlib.contextmanager
@@ -257,7 +276,11 @@ class DomainBench:
         """
         if self._toolstack.find(DOMAIN, deadline) is not None:
             self._toolstack.destroy(DOMAIN, deadline)
-        self._dom0.run(f"sync; blockdev --flushbufs {GUEST_DISK_IN_DOM0}", deadline, check=True)
+        self._dom0.run(f"sync; blockdev --flushbufs {self._disk}", deadline, check=True)
+
+    @property
+    def _disk(self) -> str:
+        return self._config.disks[0].split(",")[0].removeprefix("phy:")
 
     def forget_floppy(self, deadline: Deadline) -> None:
         """Remove the floppy, which holds secrets, from dom0; its disk is thrown away besides."""

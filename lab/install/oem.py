@@ -38,6 +38,8 @@ def remaster(source: Path, target: Path, files: Mapping[str, bytes | Path]) -> N
         # have them all the same.
         iso.interchange_level = 4
         joliet = iso.has_joliet()
+        # Windows' own discs leave the version of a file name out (ECMA-119, 7.5.1).
+        version = ";1" if _has_versions(iso) else ""
         made: set[PurePosixPath] = set()
         for name, content in files.items():
             path = PurePosixPath("/") / name
@@ -47,9 +49,11 @@ def remaster(source: Path, target: Path, files: Mapping[str, bytes | Path]) -> N
                     iso.add_directory(str(folder), joliet_path=str(folder) if joliet else None)
             second = str(path) if joliet else None
             if isinstance(content, Path):
-                iso.add_file(str(content), f"{path};1", joliet_path=second)
+                iso.add_file(str(content), f"{path}{version}", joliet_path=second)
             else:
-                iso.add_fp(io.BytesIO(content), len(content), f"{path};1", joliet_path=second)
+                iso.add_fp(
+                    io.BytesIO(content), len(content), f"{path}{version}", joliet_path=second
+                )
         iso.write(str(target))
     except (pycdlib.pycdlibexception.PyCdlibException, OSError) as error:
         target.unlink(missing_ok=True)
@@ -59,3 +63,14 @@ def remaster(source: Path, target: Path, files: Mapping[str, bytes | Path]) -> N
     finally:
         if iso._initialized:
             iso.close()
+
+
+def _has_versions(iso: pycdlib.PyCdlib) -> bool:
+    """Whether the files in a disc's root have versions in their names; of one without files
+    it is taken for granted."""
+    names = [
+        record.file_identifier()
+        for record in iso.list_children(iso_path="/")
+        if record is not None and record.is_file()
+    ]
+    return not names or any(b";" in name for name in names)

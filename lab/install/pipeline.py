@@ -217,6 +217,8 @@ class Installation:
             Machine(self.spec(floppy), self._folder) as machine,
         ):
             machine.start(deadline.at_most(60))
+            # QEMU has it open: a kill from here on leaves no file with secrets.
+            floppy.unlink()
             self._write_command_line(machine)
             yield machine, self.watcher(PcBench(machine)).run(deadline)
 
@@ -242,8 +244,10 @@ class Installation:
             machine.start(deadline.at_most(60))
             self._write_command_line(machine)
             with contextlib.closing(access.connect(machine, deadline)) as dom0:
-                bench = DomainBench(machine, dom0, host.toolstack(dom0))
-                bench.prepare(floppy, self._settings.memory_mib, deadline)
+                domain = host.domain(self._settings.memory_mib)
+                bench = DomainBench(machine, dom0, host.toolstack(dom0), domain)
+                bench.prepare(floppy, deadline)
+                floppy.unlink()
                 try:
                     watched = self.watcher(bench).run(deadline)
                 finally:

@@ -101,3 +101,12 @@ def test_rm_wants_to_know_what(store: Store) -> None:
     assert store.find("x") is not None
     assert run("rm", "x")[0] == 0
     assert store.find("x") is None
+
+
+def test_path_names_the_folder_with_the_files(store: Store) -> None:
+    with pytest.raises(UsageError, match="image x is not built"):
+        run("path", "x")
+    run("build", "x")
+    code, output = run("path", "x")
+    assert code == 0
+    assert (Path(output.strip()) / "d").read_text() == "x"

@@ -229,6 +229,8 @@ class TestScripts:
         assert b'EnableStatic ("192.168.7.5"),("255.255.255.0")' in scripts(own, "COM2")["NET.CMD"]
         assert 'Basic="true"' in first
         assert "NoAutoUpdate" in first
+        # It would open the firewall to everyone.
+        assert "winrm quickconfig" not in first
         assert "/l C:\\pvlab\\dbgview.log" in first
 
     def test_programs_have_names_that_a_disc_takes(self) -> None:

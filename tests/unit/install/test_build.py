@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from lab.media import store as media_module
 from lab.media.kinds import Identity, MediaKind
 from lab.media.store import MediaStore
 from lab.qemu.emulator import Emulator
+from lab.xen.config import DomainConfig
 from lab.xen.domain import Domain
 
 KEY = "BCDFG-HJKMP-QRTVW-XY234-67892"
@@ -211,6 +212,9 @@ class FakeToolstack:
         self.next += 1
         return self.domains[0]
 
+    def configuration(self, config: DomainConfig) -> str:
+        return config.for_xl()
+
     def destroy(self, name: str, deadline: Deadline) -> None:
         self.done.append("destroy")
         self.domains = []
@@ -234,7 +238,8 @@ class FakeDom0:
 def bench() -> tuple[DomainBench, FakeToolstack, FakeDom0]:
     toolstack, dom0 = FakeToolstack(), FakeDom0()
     machine = SimpleNamespace(why_dead=lambda: "")
-    return DomainBench(machine, dom0, toolstack), toolstack, dom0  # type: ignore[arg-type]
+    config = DomainConfig.read(domain_config(256, "/dev/vdc", "/dev/vdd"))
+    return DomainBench(machine, dom0, toolstack, config), toolstack, dom0  # type: ignore[arg-type]
 
 
 Bench = tuple[DomainBench, FakeToolstack, FakeDom0]
@@ -244,11 +249,11 @@ class TestDomainBench:
     def test_the_floppy_is_private_in_dom0_and_goes(self, bench: Bench, tmp_path: Path) -> None:
         one, _, dom0 = bench
         (tmp_path / "f").write_bytes(b"floppy")
-        one.prepare(tmp_path / "f", 256, Deadline(5))
+        one.prepare(tmp_path / "f", Deadline(5))
         assert list(dom0.files.values()) == [b"floppy"]
         (floppy,) = dom0.files
         assert "umask 077" in dom0.ran[0][0]
-        assert dom0.ran[1][1] == domain_config(256).encode()
+        assert b"fda = " in (dom0.ran[1][1] or b"")
         one.forget_floppy(Deadline(5))
         assert dom0.ran[-1][0] == f"rm -f {floppy}"
 
@@ -296,14 +301,16 @@ class TestDomainBench:
         assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_domain_has_disk_cd_and_floppy_for_either_toolstack() -> None:
-    values: dict[str, Any] = {}
-    exec(domain_config(512), {}, values)  # noqa: S102 - xm itself executes it
-    assert values["memory"] == 512
-    assert values["boot"] == "cd"
-    assert [one.split(",")[1] for one in values["disk"]] == ["hda", "hdc:cdrom"]
-    assert values["fda"] in values["device_model_args_hvm"][1]
-    assert values["vnc"] == 1
+@pytest.mark.parametrize("written", [DomainConfig.for_xl, DomainConfig.for_xm])
+def test_the_domain_has_disk_cd_and_floppy_for_either_toolstack(
+    written: Callable[[DomainConfig], str],
+) -> None:
+    text = written(DomainConfig.read(domain_config(512, "/dev/hdc", "/dev/hdd")))
+    assert "memory = 512" in text
+    assert "phy:/dev/hdc,hda,w" in text
+    assert "phy:/dev/hdd,hdc:cdrom,r" in text
+    assert text.count("/var/lib/pvlab/floppy.img") == 2
+    assert "'cd'" in text or '"cd"' in text
 
 
 def test_a_xen_3_domain_has_one_port() -> None:

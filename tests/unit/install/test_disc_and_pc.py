@@ -73,6 +73,26 @@ def test_files_are_added_and_what_was_there_stays(tmp_path: Path, joliet: bool) 
     assert data[start : start + 8] == BOOT[:8]
 
 
+def test_names_are_written_as_the_disc_s_own(tmp_path: Path) -> None:
+    """Windows' discs have names in lower case and without versions."""
+    iso = pycdlib.PyCdlib()
+    iso.new(vol_ident="WINDOWS", interchange_level=4)
+    iso.add_fp(io.BytesIO(BOOT), len(BOOT), "/boot.bin")
+    iso.add_eltorito("/boot.bin", "/boot.cat", boot_load_size=4)
+    iso.add_directory("/i386")
+    iso.add_fp(io.BytesIO(b"sif"), 3, "/i386/txtsetup.sif")
+    iso.write(str(tmp_path / "a.iso"))
+    iso.close()
+    remaster(tmp_path / "a.iso", tmp_path / "b.iso", {"$OEM$/CMDLINES.TXT": b"[Commands]"})
+    iso.open(str(tmp_path / "b.iso"))
+    names = [one.file_identifier() for one in iso.list_children(iso_path="/$OEM$")]
+    iso.close()
+    assert names == [b".", b"..", b"CMDLINES.TXT"]
+    with Disc(tmp_path / "b.iso") as copy:
+        assert copy.boots
+        assert copy.read("/I386/TXTSETUP.SIF") == b"sif"
+
+
 def test_a_disc_that_has_the_folder_already_is_refused(tmp_path: Path) -> None:
     first = tmp_path / "b.iso"
     remaster(disc(tmp_path / "a.iso"), first, {"$OEM$/A.TXT": b"x"})

@@ -92,6 +92,7 @@ class GuestBoot(_Description):
         password_file: file with the password; None when the profile names it.
         c_partition: partition of the system disk that holds drive C:, from 1.
         c_folder: folder of that partition that is drive C:, empty for its root.
+        boot_ini: whether ``C:\\boot.ini`` says what it starts with (Windows before Vista).
     """
 
     guest_type: Literal["hvm", "pv"]
@@ -103,6 +104,7 @@ class GuestBoot(_Description):
     password_file: str | None
     c_partition: int
     c_folder: str
+    boot_ini: bool = False
 
 
 HOST_FILE = "host.json"

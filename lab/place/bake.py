@@ -33,7 +33,7 @@ from lab.place.hardware import (
     guest_disk,
     machine_spec,
 )
-from lab.place.place import Access
+from lab.place.place import Access, config_in_dom0
 from lab.place.stage import Stage, StageStore, copy_stage, freeze
 from lab.qemu.accel import AccelChoice
 from lab.qemu.disk import create_blank, create_overlay
@@ -48,7 +48,7 @@ from lab.xen.xm import XM_OVER_XL, XmToolstack, install_shim, shim
 #: Part of every key: raise it when a bake does something else than before.
 BAKE_VERSION = 6
 DOMAIN_NAME = "virtdemo"
-_CONFIG_IN_DOM0 = f"/etc/xen/{DOMAIN_NAME}.cfg"
+_CONFIG_IN_DOM0 = config_in_dom0(DOMAIN_NAME)
 _FILES_IN_DOM0 = "/var/lib/pvlab"
 #: Where dom0 keeps what a guest writes to its console, by the type of the guest: an HVM one's
 #: serial port is a file of its configuration, a PV one's console is logged by xenconsoled,

@@ -125,11 +125,14 @@ class Lab:
         Raises:
             PvlabError: there is no template.
         """
+        # Imported late: sessions without the lab must not pay for its libraries.
+        from lab.suite import installation
+
         template = self.template
         if self._equipped is None:
             started = time.monotonic()
             try:
-                self._equipped = template.with_driver(package, self._say)
+                self._equipped = template.with_driver(package, self._say, installation.install)
             finally:
                 self._preparation += time.monotonic() - started
         return self._equipped

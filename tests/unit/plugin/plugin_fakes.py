@@ -127,6 +127,7 @@ class Place:
         serial.write_text("(XEN) booted\n")
         self.machine = SimpleNamespace(serial_log=serial, pid=4711)
         self.domain = SimpleNamespace(domid=1, name="virtdemo")
+        self.access = SimpleNamespace(guest=SimpleNamespace(boot_ini=False))
         self.toolstack = SimpleNamespace(dmesg=note("dmesg", "(XEN) ring"), pause=note("pause"))
         self.dump_core = note("core", (b"\x7fELF",))
         self.read_offline = note("read_offline", b"[1] flushed before the end\n")
@@ -198,7 +199,7 @@ class Template:
         with self.journal.open("a") as file:
             file.write(line + "\n")
 
-    def with_driver(self, package: object, say: object) -> Template:
+    def with_driver(self, package: object, say: object, install: object = None) -> Template:
         return self
 
     def clone(self, scratch: Path, deadline: object) -> Place:

@@ -62,6 +62,7 @@ class HostBoot(_Description):
         hardware: the machine it runs on.
         ssh: ``sha1`` for a server that knows nothing newer; see ``lab.xen.old_ssh``.
         domain_keys: what this host adds to every domain's configuration.
+        old_tools: dom0's programs are of 2007.
     """
 
     kernel: str | None
@@ -77,6 +78,7 @@ class HostBoot(_Description):
     hardware: Hardware = Hardware()
     ssh: Literal["today", "sha1"] = "today"
     domain_keys: dict[str, str | int] = {}
+    old_tools: bool = False
 
 
 class GuestBoot(_Description):

@@ -204,7 +204,7 @@ class Place:
     @cached_property
     def vg(self) -> VolumeGroup:
         """The volume group for disks under test."""
-        return VolumeGroup(self.dom0, VOLUME_GROUP)
+        return VolumeGroup(self.dom0, VOLUME_GROUP, old_tools=self.access.host.old_tools)
 
     @cached_property
     def guest(self) -> Guest:
@@ -279,7 +279,7 @@ class Place:
         disk = guest_disk(self.access.host)
         device = f"{disk}{boot.c_partition}"
         script = (
-            f"partx -u {disk} 2> /dev/null; mount -o ro,noload {device} /mnt || "
+            f"{_reread(disk)}; mount -o ro,noload {device} /mnt || "
             f"mount -o ro {device} /mnt || exit 32; "
             f"find /mnt -xdev -ipath {shlex.quote(pattern)} -type f -exec cat {{}} +; umount /mnt"
         )
@@ -311,7 +311,7 @@ class Place:
         device = f"{disk}{boot.c_partition}"
         # The kernel's own ntfs reads only; -t names the program that writes, where it is one.
         script = (
-            f"partx -u {disk} 2> /dev/null\n"
+            f"{_reread(disk)}\n"
             f"mount -t ntfs-3g {device} /mnt 2> /dev/null || mount {device} /mnt || exit 32\n"
             f"file=$(find /mnt -xdev -ipath {pattern} -type f | head -n 1)\n"
             'if [ -n "$file" ]; then cat > "$file"; status=$?; else status=2; fi\n'
@@ -444,3 +444,8 @@ class _LazyFinder:
 
     def find(self, domain: str, deadline: Deadline) -> Domain | None:
         return self._place.toolstack.find(domain, deadline)
+
+
+def _reread(disk: str) -> str:
+    """Shell text that has dom0's kernel look at a partition table; partx of 2007 has no ``-u``."""
+    return f"{{ partx -u {disk} || partx -a {disk} || blockdev --rereadpt {disk}; }} 2> /dev/null"

@@ -19,6 +19,7 @@ from lab.cli import (
     mutants,
     place,
     repro,
+    results,
     scenario,
     setup,
     support,
@@ -41,12 +42,13 @@ app.add_typer(image.app, name="image")
 app.add_typer(media.app, name="media")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(results.app, name="results")
+app.add_typer(gate.app, name="gate")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)
 app.command()(place.console)
 app.command()(gate.run)
-app.command()(gate.gate)
 app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
 app.command("lab-faults")(labfaults.lab_faults)

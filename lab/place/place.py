@@ -43,7 +43,7 @@ VOLUME_GROUP = "vg00"
 
 
 def config_in_dom0(domain: str) -> str:
-    """Where dom0 keeps the configuration that a domain is started with."""
+    """Path in dom0 of a domain's configuration."""
     return f"/etc/xen/{domain}.cfg"
 
 

@@ -17,6 +17,7 @@ from lab.images.progress import Silent
 from lab.images.store import BuiltImage, Store
 from lab.place.bake import Baker, baked_domain
 from lab.place.equip import Install, equipped_or_not
+from lab.place.pace import pace
 from lab.place.place import Access, Place
 from lab.place.stage import Stage, StageStore
 from lab.place.standin import guest_image
@@ -82,6 +83,13 @@ class Template:
         found = self.stage.facts["identity"]
         assert isinstance(found, dict)  # noqa: S101 - written by Baker
         return found
+
+    @property
+    def pace(self) -> float:
+        """How many times as long as on the reference machine things take on this one, as far
+        as that was measured; at least 1."""
+        measured = self.stage.facts.get("pace_seconds")
+        return pace(measured, self.accel.name) if isinstance(measured, float) else 1.0
 
     @property
     def folder(self) -> Path:

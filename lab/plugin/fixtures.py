@@ -118,7 +118,8 @@ def place(request: pytest.FixtureRequest, pvlab_run: Workplace, lab: Lab) -> Ite
     """
     from lab.plugin.recording import recording
 
-    clone = lab.clone(pvlab_run.driver_package if wants_installed(request.node) else None)
+    item = request.node
+    clone = lab.clone(pvlab_run.package_for(item) if wants_installed(item) else None)
     try:
         pvlab_run.adopt(request.node, clone)
         with recording(request.node, installed=clone.installed is not None):
@@ -140,13 +141,14 @@ def guest(place: Place) -> Guest:
     return place.guest
 
 
-@pytest.fixture(scope="session")
-def driver_package(pvlab_run: Workplace) -> DriverPackage:
+@pytest.fixture
+def driver_package(request: pytest.FixtureRequest, pvlab_run: Workplace) -> DriverPackage:
     """The driver package under test, unpacked and checked.
 
-    Session scope: it is read-only, and was refused before the first test if it is unusable.
+    Function scope, as a session may run a test on two drivers by turns. It is read-only, and was
+    refused before the first test if it is unusable.
     """
-    return pvlab_run.driver_package
+    return pvlab_run.package_for(request.node)
 
 
 @pytest.fixture
@@ -219,6 +221,23 @@ def replay(
         ).run(scenario)
 
     return replay
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Notes what a test measured: ``figure("sequential reads, ms", 37)``.
+
+    Function scope. Less is better, and 0 or less is no figure: a gate that compares drivers
+    compares figures of one name. They are among the test's properties.
+    """
+
+    # Imported late, as for ``block_device``.
+    from lab.gate.observation import FIGURE
+
+    def note(name: str, value: float) -> None:
+        request.node.user_properties.append((f"{FIGURE}{name}", f"{value:.6g}"))
+
+    return note
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lab.plugin.run import Run
     from lab.plugin.sources import PlaceSources
     from lab.plugin.workplace import Workplace
+    from lab.results.record import Turn
     from lab.scenario.record import Recorder
     from lab.suite.errata import Erratum
 
@@ -42,6 +43,9 @@ SOURCES: pytest.StashKey[PlaceSources] = pytest.StashKey()
 
 RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 """In an item: what listens to its test, for the scenario that it runs."""
+
+TURN: pytest.StashKey[Turn] = pytest.StashKey()
+"""In an item: which run of its test it is, in a session that has a plan of them."""
 
 RUN_FIXTURE = "pvlab_run"
 """A test that has this fixture, directly or not, uses the lab."""

@@ -72,7 +72,10 @@ class Order:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Put the longest first, if any of them uses the lab."""
-        if any(EXPECTED in item.stash for item in items):
+        # A plan is an order already.
+        asked = settings(config)
+        ordered = asked.plan is not None or not asked.balanced
+        if not ordered and any(EXPECTED in item.stash for item in items):
             workers = int(config.workerinput["workercount"])  # type: ignore[attr-defined]
             items[:] = spread(items, lambda item: item.stash.get(EXPECTED, 0.0), workers)
 
@@ -125,7 +128,7 @@ def start_worker(config: pytest.Config, mine: Sequence[pytest.Item]) -> None:
             workplace = Workplace(config, lambda settings: Path(told[FOLDER]))
             config.stash[WORKPLACE] = workplace
             if driver_wanted:
-                expect(mine, workplace.errata)
+                expect(mine, workplace.errata_for)
         except PvlabError:
             pass  # The controller meets it too, and tells it once, before it gives out tests.
     note = Note(

@@ -66,7 +66,7 @@ def keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:
         about["accelerator"] = lab.prepared.accel.name
     if workplace is not None and tests_driver(item):
         with contextlib.suppress(PvlabError):
-            package = workplace.driver_package
+            package = workplace.package_for(item)
             about["driver"] = f"{package.name} {package.version}".strip()
             about["driver_sha256"] = package.identity
     scenario = recorder.scenario(failed=verdict is not None, **about)

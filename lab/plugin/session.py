@@ -49,7 +49,7 @@ class Lab:
         self._prepare = prepare
         self._say = say
         self._template: Template | None = None
-        self._equipped: Template | None = None
+        self._equipped: dict[str, Template] = {}
         self._broken: PvlabError | None = None
         self._preparation = 0.0
         self._misses = 0
@@ -120,7 +120,7 @@ class Lab:
         return Granted(self.deadlines).deadline(allowance)
 
     def with_driver(self, package: DriverPackage) -> Template:
-        """The template with the driver installed, if that can be done once for all tests.
+        """The template with a driver installed, if that can be done once for all its tests.
 
         Raises:
             PvlabError: there is no template.
@@ -129,13 +129,20 @@ class Lab:
         from lab.suite import installation
 
         template = self.template
-        if self._equipped is None:
+        if package.identity not in self._equipped:
             started = time.monotonic()
             try:
-                self._equipped = template.with_driver(package, self._say, installation.install)
+                self._equipped[package.identity] = template.with_driver(
+                    package, self._say, installation.install
+                )
             finally:
                 self._preparation += time.monotonic() - started
-        return self._equipped
+        return self._equipped[package.identity]
+
+    @property
+    def pace(self) -> float:
+        """How many times as long as on the reference machine tests take on this one."""
+        return max((template.pace for template in self._equipped.values()), default=1.0)
 
     def clone(self, package: DriverPackage | None = None) -> Place:
         """A place of its own for one test, with a running guest that answers.

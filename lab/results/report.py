@@ -115,7 +115,7 @@ def render(record: RunRecord, run_folder: Path) -> str:
         record: of the run; one that has not ended yet makes a report that says so.
         run_folder: the run's, for the evidence.
     """
-    style = _style()
+    style = style_sheet()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     troubled = [test for test in record.tests if _needs_a_look(test)]
     return (
@@ -160,7 +160,7 @@ def _needs_a_look(test: TestRecord) -> bool:
     return test.outcome.bad or test.blame is not None or test.outcome is Outcome.XPASSED
 
 
-def _shown(value: object) -> object:
+def printable(value: object) -> object:
     """Every text that the template prints goes through here, so that none can be forgotten."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return text.visible(str(value)) if is_text else value
@@ -172,24 +172,25 @@ def _environment() -> Environment:
         loader=PackageLoader("lab.results", TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
         "size": text.size,
         "duration": text.duration,
-        "link": _link,
+        "link": relative_url,
     }
     return environment
 
 
 @cache
-def _style() -> str:
+def style_sheet() -> str:
+    """The style of the lab's pages."""
     return resources.files("lab.results").joinpath(TEMPLATES, STYLE_NAME).read_text("utf-8")
 
 
-def _link(path: str) -> str:
+def relative_url(path: str) -> str:
     """A relative URL; ``./`` keeps a name with a colon from being read as a scheme."""
     return "./" + quote(path)
 
@@ -202,7 +203,7 @@ def _inside(path: Path, folder: Path) -> bool:
 def _evidence(test: TestRecord, run_folder: Path) -> Evidence | None:
     if test.evidence is None:
         return None
-    link = _link(test.evidence + "/")
+    link = relative_url(test.evidence + "/")
     folder = run_folder / test.evidence
     if not _inside(folder / MANIFEST_NAME, run_folder):
         return Evidence(link=link, problem=f"{test.evidence}/{MANIFEST_NAME} is missing")
@@ -214,7 +215,7 @@ def _evidence(test: TestRecord, run_folder: Path) -> Evidence | None:
     logs = [
         Log(
             TITLES[name],
-            _link(f"{test.evidence}/{piece.path}"),
+            relative_url(f"{test.evidence}/{piece.path}"),
             text.tail(folder / piece.path),
             piece,
         )

@@ -176,6 +176,7 @@ class FakeDom0:
 
     fails: Callable[[str], PvlabError | None] = lambda command: None
     stdout: str = "123\n"
+    seconds: float = 0.1
     commands: list[str] = field(default_factory=list)
     stdin: dict[str, bytes] = field(default_factory=dict)
     sent: list[tuple[str, bytes]] = field(default_factory=list)
@@ -197,7 +198,7 @@ class FakeDom0:
             self.sent.append((command, stdin))
         if error := self.fails(command):
             raise error
-        return CommandResult(command, 0, self.stdout, "", 0.1, "dom0")
+        return CommandResult(command, 0, self.stdout, "", self.seconds, "dom0")
 
     def read_text(self, path: str, deadline: Deadline) -> str:
         return f"content of {path}"

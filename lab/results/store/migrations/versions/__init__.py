@@ -1,0 +1,1 @@
+"""The steps; each module names the one before it."""

@@ -49,7 +49,7 @@ LOOKS = frozenset(
     f"{noun}.{verb}"
     for noun, verbs in {
         "Toolstack": "command list find block_attach_words block_detach_words block_list "
-        "migrate_here_words dmesg config info dump_core",
+        "migrate_here_words dmesg config info dump_core automatic_cores configuration",
         "Xenstore": "read ls wait",
         "VolumeGroup": "list",
         "Dom0": "connect close read_text get tunnel",

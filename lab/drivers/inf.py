@@ -49,6 +49,17 @@ TARGET_VERSION = (5, 2)
 """The guest: Windows Server 2003 is NT 5.2; its PAE kernel is still x86."""
 
 
+# SPSVCINST_ASSOCSERVICE (setupapi.h).
+_ASSOCSERVICE = 0x2
+
+
+def _flags(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        return 0
+
+
 class InfError(UsageError):
     """An INF that Windows could not make sense of either.
 
@@ -133,12 +144,14 @@ class Service:
         binary: ``ServiceBinary`` as written, such as ``%12%\\xenvbd.sys``.
         section: its service-install section.
         line: of its AddService.
+        drives: whether it is the device's function driver (SPSVCINST_ASSOCSERVICE).
     """
 
     name: str
     binary: str
     section: str
     line: int
+    drives: bool = False
 
     @property
     def file_name(self) -> str:
@@ -236,6 +249,11 @@ class Inf:
     def class_name(self) -> str:
         """``Class``, or empty."""
         return self.value("Version", "Class") or ""
+
+    @property
+    def class_guid(self) -> str:
+        """``ClassGUID``, or empty."""
+        return self.value("Version", "ClassGUID") or ""
 
     @property
     def catalog_file(self) -> str:
@@ -371,7 +389,9 @@ class Inf:
                 raise InfError(
                     self.name, entry.line, f"service {fields[0]}: no ServiceBinary in [{section}]"
                 )
-            found.append(Service(fields[0], binary, section, entry.line))
+            flags = fields[1] if len(fields) > 1 else ""
+            drives = bool(_flags(flags) & _ASSOCSERVICE)
+            found.append(Service(fields[0], binary, section, entry.line, drives))
             if len(found) > _MAX_SERVICES:
                 raise InfError(self.name, entry.line, f"adds more than {_MAX_SERVICES} services")
         return tuple(found)

@@ -36,6 +36,8 @@ class PackageInf:
         hardware_ids: what it serves, in the INF's order.
         services: what it adds, in the INF's order.
         catalog: name of its catalog file; empty when it is unsigned.
+        class_guid: of its device setup class; empty when the INF has none.
+        sections: the install section of each hardware id.
     """
 
     path: PurePosixPath
@@ -46,6 +48,8 @@ class PackageInf:
     hardware_ids: tuple[str, ...]
     services: tuple[Service, ...]
     catalog: str
+    class_guid: str = ""
+    sections: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,11 @@ def _read_inf(folder: Path, path: PurePosixPath, by_lower: dict[str, PurePosixPa
         hardware_ids=tuple(dict.fromkeys(model.hardware_id for model in models)),
         services=tuple(services),
         catalog=inf.catalog_file,
+        class_guid=inf.class_guid,
+        sections=tuple(
+            (model.hardware_id, inf.install_section(model.install_section) or "")
+            for model in models
+        ),
     )
 
 

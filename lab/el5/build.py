@@ -89,6 +89,7 @@ def describe(variant: Variant, host_key: str) -> HostBoot:
         hardware=variant.hardware,
         ssh="sha1",
         domain_keys=variant.domain_keys,
+        old_tools=True,
     )
 
 

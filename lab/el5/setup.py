@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,11 @@ def run_setup(
         _await(process, pexpect.EOF, "the machine to switch itself off",
                deadline.at_most(_POWER_OFF_S * patience), screen)  # fmt: skip
     finally:
-        process.close(force=True)
+        # pexpect's own way asks politely, and gives up on a busy machine.
+        if process.isalive():
+            process.kill(signal.SIGKILL)
+        process.wait()
+        process.close()
     return key
 
 

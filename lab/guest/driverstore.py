@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -31,6 +31,22 @@ _PROBLEM = re.compile(r"The device has the following problem: (\d+)")
 _INSTALLED_FROM = re.compile(r"Driver installed from (\S.*?\.inf) \[", re.IGNORECASE)
 _DRIVER_VER = re.compile(r"DriverVer\s*=\s*[\d/-]+\s*,\s*([\d.]+)", re.IGNORECASE)
 _CHANGED = re.compile(r"^(\S+\\\S+)\s*: ", re.MULTILINE)
+# SetupAPI's errors for a package that is not signed as the policy wants (winerror.h and
+# setupapi.h): ERROR_NO_AUTHENTICODE_CATALOG..., TRUST_E_NOSIGNATURE, ERROR_DRIVER_BLOCKED, and
+# "the operation was canceled by the user", where nobody was there to be asked.
+_UNSIGNED = re.compile(
+    r"0x(?:e000022f|e000023f|e0000242|e0000247|800b0100|800704c7)"
+    r"|does not contain digital signature|not (?:been )?(?:digitally )?signed"
+    r"|unsigned or incorrectly signed",
+    re.IGNORECASE,
+)
+# Devices that are there without a driver take one from here when the system starts, without an
+# INF (Microsoft, KB314082).
+_CRITICAL = r"HKLM\SYSTEM\CurrentControlSet\Control\CriticalDeviceDatabase"
+# InstallHinfSection: never restart, and take files from where the INF is (setupapi.h; Windows
+# Driver Kit, "InstallHinfSection").
+_NO_RESTART = 128
+
 # setupapi.log marks what went wrong with #E and warnings with #W (Microsoft, "Troubleshooting
 # Device Installation with the SetupAPI Log File").
 _LOG_ERROR = re.compile(r"#E\d+")
@@ -46,6 +62,30 @@ class InfLike(Protocol):
     @property
     def hardware_ids(self) -> Sequence[str]:
         """The hardware ids it serves."""
+
+    @property
+    def class_guid(self) -> str:
+        """The device setup class's GUID."""
+
+    @property
+    def sections(self) -> Sequence[tuple[str, str]]:
+        """The install section of each hardware id."""
+
+    @property
+    def services(self) -> Sequence[ServiceLike]:
+        """The services it adds."""
+
+
+class ServiceLike(Protocol):
+    """A service that an INF adds."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def drives(self) -> bool:
+        """Whether it is the device's function driver."""
 
 
 class PackageLike(Protocol):
@@ -124,13 +164,24 @@ class DriverStore:
         self._files = files
         self._logs = 0
 
-    def install(self, package: PackageLike, deadline: Deadline) -> InstallResult:
+    def install(
+        self,
+        package: PackageLike,
+        deadline: Deadline,
+        *,
+        restart: Callable[[], None] | None = None,
+    ) -> InstallResult:
         """Copy a package into the guest and make its drivers those of the devices present.
+
+        Where devcon's way refuses a driver because nobody signed it, SetupAPI installs its
+        section, and the device takes the driver at the next start.
 
         Args:
             package: its INFs are installed in their order; a device that an earlier INF's
                 driver brings into being is waited for.
             deadline: when to give up.
+            restart: restarts the guest and returns when it answers. Called whenever an INF asks
+                for it; without it the result only says that it was asked for.
 
         Raises:
             DriverFailure: an installation failed, or a device expected from an earlier INF
@@ -150,11 +201,62 @@ class DriverStore:
             for device in self._present(inf, deadline, first=not served, reboot=reboot):
                 result = self._devcon(f'update "{inf_path}" "{device}"', deadline)
                 said += _lines(result.stdout)
-                if result.exit_code not in (0, 1) or "failed" in result.stdout.lower():
-                    raise self._install_failure(inf.path.name, device, said, deadline)
                 reboot = reboot or result.exit_code == 1
+                if result.exit_code not in (0, 1) or "failed" in result.stdout.lower():
+                    if not self._refused_unsigned(said, deadline):
+                        raise self._install_failure(inf.path.name, device, said, deadline)
+                    self._install_section(inf, inf_path, device, deadline)
+                    said.append(f"{inf.path.name}: installed by SetupAPI, unsigned: {device}")
+                    reboot = True
                 served.append(device)
+            if reboot and restart is not None:
+                restart()
+                reboot = False
         return InstallResult(reboot, (*said, *self.new_log_lines(deadline)), tuple(served))
+
+    def _refused_unsigned(self, said: Sequence[str], deadline: Deadline) -> bool:
+        """Whether an installation failed for want of a signature."""
+        return any(_UNSIGNED.search(line) for line in (*said, *self.new_log_lines(deadline)))
+
+    def _install_section(
+        self, inf: InfLike, inf_path: str, device: str, deadline: Deadline
+    ) -> None:
+        """Have SetupAPI copy an INF's files and add its services, and bind a device to them.
+
+        It knows nothing of devices and so asks for no signature of a driver. The device is
+        forgotten, and claimed by the service when the system starts.
+
+        Raises:
+            DriverFailure: SetupAPI did not install it.
+            LabBroken: the INF does not say which service drives the device.
+        """
+        name = inf.path.name
+        section = next((one for id_, one in inf.sections if id_.upper() == device.upper()), "")
+        service = next((one.name for one in inf.services if one.drives), "")
+        if not section or not service or not _SAFE_ID.fullmatch(section + service):
+            raise LabBroken(
+                f"{name} is not signed, and devcon does not install it; it does not say which "
+                f"service drives {device}, so that nothing else can",
+                hint="set DriverSigningPolicy=ignore in the guest's answer file",
+            )
+        # rundll32 is a window program, which a command line does not wait for by itself.
+        self._channel.run(
+            'start "" /wait rundll32.exe setupapi.dll,InstallHinfSection '
+            f"{section} {_NO_RESTART} {checked_path(inf_path)}",
+            deadline,
+        )
+        key = rf"HKLM\SYSTEM\CurrentControlSet\Services\{service}"
+        if not self._channel.run(f'reg query "{key}" /v ImagePath', deadline).ok:
+            log = [line for line in self.new_log_lines(deadline) if _LOG_ERROR.search(line)]
+            reason = log[-1].strip() if log else "setupapi.log does not say why"
+            raise DriverFailure(f"{name}: SetupAPI added no service {service}: {reason}")
+        critical = rf"{_CRITICAL}\{device.replace(chr(92), '#')}"
+        for value, data in (("Service", service), ("ClassGUID", inf.class_guid)):
+            if data:
+                self._channel.run(
+                    f'reg add "{critical}" /v {value} /t REG_SZ /d "{data}" /f', deadline
+                ).check()
+        self._devcon(f"remove {_quoted(device)}", deadline)
 
     def status(self, pattern: str, deadline: Deadline) -> tuple[DeviceStatus, ...]:
         """The devices that match a hardware id or, after ``@``, an instance id.

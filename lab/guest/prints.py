@@ -173,6 +173,26 @@ def check_attach(rules: Rules, lines: Iterable[DbgLine]) -> Order:
     return Order(spoke, tuple(found))
 
 
+def check_boot(rules: BootRules, lines: Iterable[DbgLine], *, switched_on: bool) -> str:
+    """What is wrong with what was printed when the system started; empty if nothing is.
+
+    Args:
+        rules: the family's.
+        lines: what was printed since.
+        switched_on: whether it was started with the option.
+    """
+    wanted, other = rules.with_option, rules.without_option
+    if not switched_on:
+        wanted, other = other, wanted
+    for line in lines:
+        if re.search(other, line.text):
+            how = "with" if switched_on else "without"
+            return f"started {how} {rules.option}, the driver printed {line.text.strip()!r}"
+        if re.search(wanted, line.text):
+            return ""
+    return f"nothing like {wanted!r} was printed when the system started"
+
+
 def troubles(rules: Rules, lines: Iterable[DbgLine]) -> tuple[str, ...]:
     """Prints that mean trouble, each with its meaning, in their order."""
     return tuple(

@@ -62,6 +62,7 @@ class HostBoot(_Description):
         hardware: the machine it runs on.
         ssh: ``sha1`` for a server that knows nothing newer; see ``lab.xen.old_ssh``.
         domain_keys: what this host adds to every domain's configuration.
+        old_tools: dom0's programs are of 2007.
     """
 
     kernel: str | None
@@ -77,6 +78,7 @@ class HostBoot(_Description):
     hardware: Hardware = Hardware()
     ssh: Literal["today", "sha1"] = "today"
     domain_keys: dict[str, str | int] = {}
+    old_tools: bool = False
 
 
 class GuestBoot(_Description):
@@ -92,6 +94,7 @@ class GuestBoot(_Description):
         password_file: file with the password; None when the profile names it.
         c_partition: partition of the system disk that holds drive C:, from 1.
         c_folder: folder of that partition that is drive C:, empty for its root.
+        boot_ini: whether ``C:\\boot.ini`` says what it starts with (Windows before Vista).
     """
 
     guest_type: Literal["hvm", "pv"]
@@ -103,6 +106,7 @@ class GuestBoot(_Description):
     password_file: str | None
     c_partition: int
     c_folder: str
+    boot_ini: bool = False
 
 
 HOST_FILE = "host.json"

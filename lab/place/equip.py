@@ -30,15 +30,21 @@ if TYPE_CHECKING:
     from lab.place.warm import Template
 
 Say = Callable[[str], None]
+#: Installs a package in a place, within a deadline.
+Install = Callable[[Place, DriverPackage, Deadline], InstallResult]
 
 #: Part of every key: raise it when equipping does something else than before.
-EQUIP_VERSION = 1
+EQUIP_VERSION = 2
 #: States that are kept for the next session: builds that are compared take turns.
 KEPT = 4
 
 
 def equip(
-    template: Template, package: DriverPackage, say: Say, stages: StageStore | None = None
+    template: Template,
+    package: DriverPackage,
+    say: Say,
+    stages: StageStore | None = None,
+    install: Install | None = None,
 ) -> Template:
     """The template with DbgView running and a driver installed; made now unless it is there.
 
@@ -47,6 +53,7 @@ def equip(
         package: the driver.
         say: told in lines what happens.
         stages: where stages are kept; the cache's when None.
+        install: how; without restarts of the guest when None.
 
     Raises:
         DriverFailure: the package does not install, or the guest crashes while it does.
@@ -64,7 +71,7 @@ def equip(
         ):
             if stages.find(key) is None:
                 say(f"driver: installing {package.name} {package.version}, once for all tests")
-                _make(template, package, stages, key, Deadline(boot))
+                _make(template, package, stages, key, Deadline(boot), install or _install)
     stage = stages.find(key)
     assert stage is not None  # noqa: S101 - held, so nobody removes it
     return replace(
@@ -82,7 +89,12 @@ def _key(template: Template, package: DriverPackage) -> str:
 
 
 def _make(
-    template: Template, package: DriverPackage, stages: StageStore, key: str, deadline: Deadline
+    template: Template,
+    package: DriverPackage,
+    stages: StageStore,
+    key: str,
+    deadline: Deadline,
+    install: Install,
 ) -> Stage:
     baked = template.stage
     kind = f"driver {template.profile.name} {template.accel.name}"
@@ -104,7 +116,7 @@ def _make(
                 # Before the driver, so that its first words are kept.
                 place.guest.dbgview.start(deadline)
                 with place.guest.crash.guard(f"the installation of {package.name}", deadline):
-                    result = place.guest.drivers.install(package, deadline)
+                    result = install(place, package, deadline)
                 place.guest.crash.raise_if_seen(deadline)
                 speed = pace.measure(place.dom0, deadline)
                 log = shlex.quote(template.access.serial_log)
@@ -114,6 +126,8 @@ def _make(
                 freeze(machine, folder, deadline)
         facts: dict[str, object] = {
             **baked.facts,
+            # Another one when the guest was restarted.
+            "domain": asdict(place.domain),
             "serial_bytes": int(serial.stdout),
             "installed": asdict(result),
             "pace_seconds": speed,
@@ -121,6 +135,10 @@ def _make(
         made = stages.finish(key, folder, kind, facts)
     stages.prune(kind, _newest(stages, kind, KEPT))
     return made
+
+
+def _install(place: Place, package: DriverPackage, deadline: Deadline) -> InstallResult:
+    return place.guest.drivers.install(package, deadline)
 
 
 def _newest(stages: StageStore, kind: str, count: int) -> set[str]:
@@ -139,7 +157,11 @@ def _installed(stage: Stage) -> InstallResult:
 
 
 def equipped_or_not(
-    template: Template, package: DriverPackage, say: Say, stages: StageStore | None = None
+    template: Template,
+    package: DriverPackage,
+    say: Say,
+    stages: StageStore | None = None,
+    install: Install | None = None,
 ) -> Template:
     """As ``equip``; the template as it is when that fails.
 
@@ -147,7 +169,7 @@ def equipped_or_not(
     where it can be: in a test, with evidence.
     """
     try:
-        return equip(template, package, say, stages)
+        return equip(template, package, say, stages, install)
     except PvlabError as error:
         say(f"driver: not installed once for all tests, but in each: {error.message}")
         return template

@@ -30,6 +30,7 @@ from lab.place.health import Health
 from lab.qemu.machine import Machine
 from lab.xen.dom0 import Dom0
 from lab.xen.domain import Domain
+from lab.xen.errors import NoSuchDomain
 from lab.xen.quick_core import dump_quickly
 from lab.xen.states import XenbusState
 from lab.xen.storage import VolumeGroup
@@ -71,6 +72,11 @@ class Access:
 
     def __repr__(self) -> str:
         return f"Access(domain={self.domain!r})"
+
+    @property
+    def config_in_dom0(self) -> str:
+        """The configuration that the guest's domain is started with."""
+        return config_in_dom0(self.domain)
 
     def connect(self, machine: Machine, deadline: Deadline) -> Dom0:
         """A new connection to dom0 of a machine.
@@ -199,7 +205,7 @@ class Place:
     @cached_property
     def vg(self) -> VolumeGroup:
         """The volume group for disks under test."""
-        return VolumeGroup(self.dom0, VOLUME_GROUP)
+        return VolumeGroup(self.dom0, VOLUME_GROUP, old_tools=self.access.host.old_tools)
 
     @cached_property
     def guest(self) -> Guest:
@@ -274,7 +280,7 @@ class Place:
         disk = guest_disk(self.access.host)
         device = f"{disk}{boot.c_partition}"
         script = (
-            f"partx -u {disk} 2> /dev/null; mount -o ro,noload {device} /mnt || "
+            f"{_reread(disk)}; mount -o ro,noload {device} /mnt || "
             f"mount -o ro {device} /mnt || exit 32; "
             f"find /mnt -xdev -ipath {shlex.quote(pattern)} -type f -exec cat {{}} +; umount /mnt"
         )
@@ -283,6 +289,54 @@ class Place:
             said = found.stderr.decode(errors="replace").strip().splitlines()
             raise LabBroken(f"no {path} on the guest's disk{': ' + said[-1] if said else ''}")
         return found.stdout
+
+    def write_offline(self, path: str, data: bytes, deadline: Deadline) -> None:
+        """Replace a file of drive C: on the system disk of a guest whose domain has ended.
+
+        Args:
+            path: as in the guest, ``C:\\folder\\file``; upper and lower case are one. It exists.
+            data: its new content.
+            deadline: for all of it.
+
+        Raises:
+            LabBroken: there is no such file, dom0 cannot write to that file system, or the
+                guest has its drive C: in memory.
+        """
+        drive, _, inside = path.partition(":")
+        if drive.upper() != "C" or self.drive_c_in_memory:
+            raise LabBroken(f"{path} is not on a system disk that dom0 could write to")
+        boot = self.access.guest
+        parts = [part for part in (boot.c_folder, *inside.split("\\")) if part]
+        pattern = shlex.quote("/".join(["/mnt", *parts]))
+        disk = guest_disk(self.access.host)
+        device = f"{disk}{boot.c_partition}"
+        # The kernel's own ntfs reads only; -t names the program that writes, where it is one.
+        script = (
+            f"{_reread(disk)}\n"
+            f"mount -t ntfs-3g {device} /mnt 2> /dev/null || mount {device} /mnt || exit 32\n"
+            f"file=$(find /mnt -xdev -ipath {pattern} -type f | head -n 1)\n"
+            'if [ -n "$file" ]; then cat > "$file"; status=$?; else status=2; fi\n'
+            f"umount /mnt && blockdev --flushbufs {disk} || exit 33\n"
+            "exit $status"
+        )
+        done = self.dom0.run(script, deadline, stdin=data)
+        if not done.ok:
+            said = done.stderr.strip().splitlines()
+            raise LabBroken(
+                f"cannot write {path} on the guest's disk: "
+                + (said[-1] if said else "no such file" if done.exit_code == 2 else "no message")
+            )
+
+    def end_guest(self, deadline: Deadline) -> None:
+        """End the guest's domain on purpose; fine when it has ended by itself.
+
+        Raises:
+            LabBroken: dom0 failed.
+        """
+        self.guest.crash.retire()
+        self.guest.channel.close(Deadline(0.0))
+        with contextlib.suppress(NoSuchDomain):
+            self.toolstack.destroy(self.access.domain, deadline)
 
     def dump_core(self, deadline: Deadline) -> Iterator[bytes]:
         """The guest's memory as an ELF core, as the toolstack writes it.
@@ -394,3 +448,8 @@ class _LazyFinder:
 
     def find(self, domain: str, deadline: Deadline) -> Domain | None:
         return self._place.toolstack.find(domain, deadline)
+
+
+def _reread(disk: str) -> str:
+    """Shell text that has dom0's kernel look at a partition table; partx of 2007 has no ``-u``."""
+    return f"{{ partx -u {disk} || partx -a {disk} || blockdev --rereadpt {disk}; }} 2> /dev/null"

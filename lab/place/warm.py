@@ -16,7 +16,7 @@ from lab.guest.driverstore import InstallResult
 from lab.images.progress import Silent
 from lab.images.store import BuiltImage, Store
 from lab.place.bake import Baker, baked_domain
-from lab.place.equip import equipped_or_not
+from lab.place.equip import Install, equipped_or_not
 from lab.place.pace import pace
 from lab.place.place import Access, Place
 from lab.place.stage import Stage, StageStore
@@ -131,9 +131,11 @@ class Template:
             owned=not detached,
         )
 
-    def with_driver(self, package: DriverPackage, say: Say) -> Template:
+    def with_driver(
+        self, package: DriverPackage, say: Say, install: Install | None = None
+    ) -> Template:
         """The same with a driver installed, or as it is: see ``equipped_or_not``."""
-        return equipped_or_not(self, package, say)
+        return equipped_or_not(self, package, say, install=install)
 
 
 def prepare(profile: Profile, *, accel: str | None = None, progress: Say) -> Template:

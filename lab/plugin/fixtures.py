@@ -174,11 +174,14 @@ def installed_driver(
     itself. A package that does not install, or crashes the guest while it does, is the driver's
     failure.
     """
+    # Imported late, as for ``block_device``.
+    from lab.suite import installation
+
     if place.installed is not None:
         return place.installed
     deadline = lab.deadline("boot")
     with guest.crash.guard(f"the installation of {driver_package.name}", deadline):
-        result = guest.drivers.install(driver_package, deadline)
+        result = installation.install(place, driver_package, deadline)
     place.timings["install"] = deadline.elapsed
     return result
 

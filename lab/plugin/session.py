@@ -125,11 +125,16 @@ class Lab:
         Raises:
             PvlabError: there is no template.
         """
+        # Imported late: sessions without the lab must not pay for its libraries.
+        from lab.suite import installation
+
         template = self.template
         if package.identity not in self._equipped:
             started = time.monotonic()
             try:
-                self._equipped[package.identity] = template.with_driver(package, self._say)
+                self._equipped[package.identity] = template.with_driver(
+                    package, self._say, installation.install
+                )
             finally:
                 self._preparation += time.monotonic() - started
         return self._equipped[package.identity]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lab.core.deadline import Deadline
 from lab.guest.dbgview import LOG
 from lab.xen import logs
+from lab.xen.xend import read_log
 
 if TYPE_CHECKING:
     from lab.place.place import Place
@@ -52,7 +53,9 @@ class PlaceSources:
         """The guest's vbd subtrees, backend and frontend."""
         domid = self._place.domain.domid
         subtrees = (f"/local/domain/0/backend/vbd/{domid}", f"/local/domain/{domid}/device/vbd")
-        command = "; ".join(f"echo {path}; xenstore-ls -f {path} 2>&1" for path in subtrees)
+        # Xen 3.x lists a tree only, without whole paths.
+        whole = "-f " if self._place.toolstack.has_watches else ""
+        command = "; ".join(f"echo {path}; xenstore-ls {whole}{path} 2>&1" for path in subtrees)
         return self._place.dom0.run(command, deadline).stdout
 
     def toolstack_logs(self, deadline: Deadline) -> Mapping[str, bytes]:
@@ -61,7 +64,14 @@ class PlaceSources:
         folder.mkdir(exist_ok=True)
         found = logs.collect(self._place.toolstack, folder, deadline)
         # Xen's messages are a piece of evidence of their own, see xl_dmesg.
-        return {path.name: path.read_bytes() for path in found if path.name != "xl-dmesg.txt"}
+        files = {path.name: path.read_bytes() for path in found if path.name != "xl-dmesg.txt"}
+        # Out of a log of many files that rotate, and of a folder that nobody looks into.
+        trouble = [line for line in read_log(folder / "xen") if line.trouble]
+        if trouble:
+            files["xend-trouble.txt"] = "".join(f"{line}\n" for line in trouble).encode()
+        if cores := self._place.toolstack.automatic_cores(deadline):
+            files["xend-cores.txt"] = "".join(f"{core.file}\n" for core in cores).encode()
+        return files
 
     def dump_core(self, deadline: Deadline) -> Iterable[bytes]:
         """The domain's memory."""

@@ -49,12 +49,13 @@ LOOKS = frozenset(
     f"{noun}.{verb}"
     for noun, verbs in {
         "Toolstack": "command list find block_attach_words block_detach_words block_list "
-        "migrate_here_words dmesg config configuration info dump_core",
+        "migrate_here_words dmesg config info dump_core automatic_cores configuration",
         "Xenstore": "read ls wait",
         "VolumeGroup": "list",
         "Dom0": "connect close read_text get tunnel",
         "Channel": "wait_ready alive flush close",
         "CrashMonitor": "mark check raise_if_seen guard retire",
+        "BootMenu": "read",
         "DbgView": "start stop read lines",
         "Disks": "list rescan volumes partitions detail drives wait_for_disks",
         "DriverStore": "status hardware_ids version rescan new_log_lines",

@@ -19,6 +19,7 @@ from lab.place.standin import check_driver
 from lab.scenario.model import Scenario
 from lab.scenario.outcome import Outcome
 from lab.scenario.run import outcome_of, run
+from lab.suite import installation
 from lab.suite.allowance import Granted
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Stand:
             guest.dbgview.start(granted.deadline("command"))
             deadline = granted.deadline("boot")
             with guest.crash.guard(f"the installation of {self.package.name}", deadline):
-                installed = guest.drivers.install(self.package, deadline)
+                installed = installation.install(place, self.package, deadline)
         except UsageError:
             raise
         except Exception as error:
@@ -122,6 +123,6 @@ def open_stand(profile: Profile, driver: Path, *, accel: str | None, say: Say) -
         package = DriverPackage.load(driver, scratch.path / "driver")
         template = prepare(profile, accel=accel, progress=say)
         check_driver(profile, package, template.accel.guest_type)
-        yield Stand(template.with_driver(package, say), package, scratch.path)
+        yield Stand(template.with_driver(package, say, installation.install), package, scratch.path)
     finally:
         scratch.close()

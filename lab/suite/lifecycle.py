@@ -65,6 +65,25 @@ def power_off(place: Place, deadline: Deadline) -> None:
 
 
 @verb
+def start(place: Place, deadline: Deadline) -> None:
+    """Start the guest's domain anew, after it ended, and wait until it answers.
+
+    Raises:
+        DriverFailure: it did not come up.
+        LabBroken: dom0 failed.
+    """
+    made = place.toolstack.create(place.access.config_in_dom0, deadline)
+
+    def there() -> Domain:
+        found = place.toolstack.find(made.name, deadline)
+        if found is None:
+            raise NotYet("no domain")
+        return found
+
+    _await_guest(place, "the guest to start", there, deadline)
+
+
+@verb
 def start_with(place: Place, settings: Mapping[str, int], deadline: Deadline) -> None:
     """Stop the guest from inside, and start it again with other settings; it then answers.
 

@@ -49,11 +49,13 @@ class VolumeGroup:
     Args:
         dom0: the connection.
         name: its name.
+        old_tools: dom0's LVM is of 2007 and knows neither ``-y`` nor ``-W`` of lvcreate.
     """
 
-    def __init__(self, dom0: Dom0, name: str = "vg00") -> None:
+    def __init__(self, dom0: Dom0, name: str = "vg00", *, old_tools: bool = False) -> None:
         self.dom0 = dom0
         self.name = _checked(name)
+        self._options = "-Zn" if old_tools else "-y -Zn -Wn"
 
     def create(self, name: str, size_mib: int, deadline: Deadline) -> LogicalVolume:
         """Create a volume without what an earlier one left in its first and last MiB.
@@ -78,7 +80,7 @@ class VolumeGroup:
         # udev, so the node is made by vgmknodes where libdevmapper has not.
         script = (
             "set -e\n"
-            f"lvcreate -y -Zn -Wn -L {size_mib}m -n {shlex.quote(name)} {group} >&2\n"
+            f"lvcreate {self._options} -L {size_mib}m -n {shlex.quote(name)} {group} >&2\n"
             f"[ -b {path} ] || vgmknodes {group} >&2\n"
             f"bytes=$(blockdev --getsize64 {path})\n"
             f"dd if=/dev/zero of={path} bs=1048576 count=1 conv=notrunc 2>/dev/null\n"
@@ -92,7 +94,7 @@ class VolumeGroup:
         said = _last_line(result.stderr)
         if "already exists" in said:
             raise UsageError(f"the volume {self.name}/{name} already exists")
-        if "insufficient free space" in said:
+        if "insufficient free " in said.lower():
             raise LabBroken(
                 f"no room for {size_mib} MiB in {self.name}: {said}",
                 hint="remove volumes that are no longer needed",
@@ -124,7 +126,8 @@ class VolumeGroup:
         name = volume.name if isinstance(volume, LogicalVolume) else _checked(volume)
         full = f"{self.name}/{name}"
         result = self.dom0.run(f"lvremove -f {shlex.quote(full)}", deadline)
-        if result.ok or "Failed to find logical volume" in result.stderr:
+        missing = ("Failed to find logical volume", "logical volume(s) not found")
+        if result.ok or any(words in result.stderr for words in missing):
             return
         said = _last_line(result.stderr)
         hint = "detach it from the guest first" if "in use" in said or "open" in said else ""

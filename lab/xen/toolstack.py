@@ -17,6 +17,7 @@ from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
 from lab.xen.domain import Domain, parse_list
 from lab.xen.errors import NoSuchDomain
+from lab.xen.xend import AutoCore
 
 _VERSION = ("major", "minor", "extra")
 
@@ -204,6 +205,10 @@ class Toolstack(ABC):
     def sysrq(self, domain: DomainRef, key: str, deadline: Deadline) -> None:
         """Send a domain's PV drivers a SysRq letter; later GPLPV bugchecks on ``B``."""
         self._run(deadline, "sysrq", ref(domain), key)
+
+    def automatic_cores(self, deadline: Deadline) -> tuple[AutoCore, ...]:
+        """The cores that the toolstack dumped by itself, oldest first; most dump none."""
+        return ()
 
     def dmesg(self, deadline: Deadline) -> str:
         """The hypervisor's message buffer."""

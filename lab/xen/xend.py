@@ -74,6 +74,9 @@ class XendLine:
     module: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.time:%Y-%m-%d %H:%M:%S} {self.level} ({self.module}) {self.text}"
+
     @property
     def trouble(self) -> bool:
         """Whether xend calls it worse than information."""

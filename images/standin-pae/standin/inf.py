@@ -213,6 +213,18 @@ class Inf:
                     return self._model(Model(description, manufacturer, entry[0]))
         raise InfError(f"no model for {hardware_id}")
 
+    def section_model(self, section):
+        """What the install section of this name, decorated or not, would install.
+
+        Raises:
+            InfError: there is none, or a section that it names is missing.
+        """
+        for decoration in DECORATIONS:
+            if decoration and section.lower().endswith(decoration.lower()):
+                section = section[: -len(decoration)]
+                break
+        return self._model(Model("", "", section))
+
     def hardware_ids(self):
         """All hardware ids it has models for."""
         found = []

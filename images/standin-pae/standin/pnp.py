@@ -18,6 +18,8 @@ SERVICES = "HKLM\\SYSTEM\\CurrentControlSet\\Services"
 ENUM = "HKLM\\SYSTEM\\CurrentControlSet\\Enum"
 CLASSES = "HKLM\\SYSTEM\\CurrentControlSet\\Control\\Class"
 
+CRITICAL = "HKLM\\SYSTEM\\CurrentControlSet\\Control\\CriticalDeviceDatabase"
+
 PROBLEM_NEED_RESTART = 14
 PROBLEM_NOT_INSTALLED = 28
 PROBLEM_LOAD_FAILED = 39
@@ -254,8 +256,18 @@ class Devices:
         write_synced(path, data)
         return f"oem{number}.inf"
 
-    def _register(self, device, inf, model, oem):
-        """Write the registry keys of a device and its services."""
+    def install_section(self, model, inf_path, log):
+        """Copy files and add services, for no device.
+
+        Raises:
+            OSError: a file is missing or cannot be copied.
+        """
+        with self._lock:
+            self._copy(model, inf_path, log)
+            self._add_services(model)
+
+    def _add_services(self, model):
+        """Write the registry keys of services; returns their names."""
         hive = self._system.hive
         names = []
         for service in model.services:
@@ -274,6 +286,12 @@ class Devices:
             for row in service.registry:
                 self._add_registry(key, row)
             names.append(service.name)
+        return names
+
+    def _register(self, device, inf, model, oem):
+        """Write the registry keys of a device and its services."""
+        hive = self._system.hive
+        names = self._add_services(model)
         function = [service.name for service in model.services if service.is_function]
         hive.set_many(
             device.key,
@@ -456,9 +474,34 @@ class Devices:
                     self._start(device, lambda line: None)
         self._system.disks.scan()
 
+    def _claim_critical(self):
+        """Devices without a driver take one from the critical device database (KB314082)."""
+        hive = self._system.hive
+        for device in self.all():
+            if device.instance == XENPCI or self.services(device):
+                continue
+            for item in device.hardware_ids + device.compatible_ids:
+                key = f"{CRITICAL}\\{item.replace(chr(92), '#')}"
+                service = hive.get(key, "Service")
+                if service and hive.get(f"{SERVICES}\\{service}", "ImagePath"):
+                    others = [name for name in self.installed_services() if name != service]
+                    hive.set_many(
+                        device.key,
+                        [
+                            ("Service", "REG_SZ", service),
+                            ("ClassGUID", "REG_SZ", hive.get(key, "ClassGUID", "")),
+                            ("ConfigFlags", "REG_DWORD", 0),
+                            ("HardwareID", "REG_MULTI_SZ", device.hardware_ids),
+                            # Filters that came with it are loaded behind it.
+                            ("PvlabServices", "REG_MULTI_SZ", [service, *others]),
+                        ],
+                    )
+                    break
+
     def load_at_boot(self):
         """Start the drivers of all devices that are not disabled, as a starting Windows does."""
         with self._lock:
+            self._claim_critical()
             for device in self.all():
                 if device.instance != XENPCI and self.status(device) != "disabled":
                     self._start(device, lambda line: None)

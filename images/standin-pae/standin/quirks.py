@@ -1,4 +1,4 @@
-"""Faults of WinRM 2.0 on Server 2003, played on demand; all are off unless asked for.
+"""Faults of WinRM 2.0 and SetupAPI on Server 2003, played on demand; off unless asked for.
 
 They are values of the registry key ``HKLM\\SOFTWARE\\pvlab\\WinRMQuirks``, so that they are
 switched on in a running guest, with ``reg add``. Sources: reports that the lab's channel has to
@@ -8,6 +8,8 @@ live with.
   bare HTTP 500. ``ReceiveErrors`` says how many such answers there are; all of them without it.
 * ``MaxShells``: the quota of shells, instead of the settings'.
 * ``CodePage65001``: in a shell of code page 65001, batch files do not run and nothing says so.
+* ``RefuseUnsigned``: devcon installs no driver, since none here is signed. ``devcon updateni``
+  never does on Server 2003; with this, ``update`` does not, either.
 * ``TimeoutFaults``: that many Receives are answered with the fault 2150858793 at once, whatever
   the command did; 0xffffffff for all of them.
 """
@@ -56,6 +58,10 @@ class Quirks:
     def skips_batch_files(self, code_page):
         """Whether batch files of a shell with this code page do not run."""
         return code_page == UTF_8 and self._number("CodePage65001") != 0
+
+    def refuses_unsigned(self, verb):
+        """Whether devcon's ``verb`` installs no unsigned driver."""
+        return verb == "updateni" or self._number("RefuseUnsigned") != 0
 
     def _has(self, name):
         return self._hive.get(KEY, name, None) is not None

@@ -15,6 +15,7 @@ from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, DriverFailure
 from lab.core.paths import repo_root
 from lab.drivers.package import DriverPackage
+from lab.guest.bootini import BootMenu
 from lab.guest.channel import Channel
 from lab.guest.dbgview import DbgView
 from lab.guest.disks import Disks
@@ -44,6 +45,7 @@ class FakeKernel:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.insmod_fails = False
+        self.system: Any = None
         for folder in ("sys/block", "sys/module", "sys/bus/xen/devices", "dev", "proc", "c"):
             (root / folder).mkdir(parents=True)
         (root / "proc/meminfo").write_text("MemTotal: 196608 kB\nMemAvailable: 98304 kB\n")
@@ -115,6 +117,7 @@ def live(standin: Any, kernel: FakeKernel) -> Iterator[Channel]:
     )
     (kernel.root / "kmsg").touch()
     system = System(settings, kernel)
+    kernel.system = system
     system.disks.scan()
     server = winrm.start(system)
     with Channel("127.0.0.1", server.port, "Administrator", "secret", name="standin") as channel:
@@ -233,3 +236,37 @@ def test_missing_driver_file_in_the_guest_is_the_drivers(
     inf.write_bytes(inf.read_bytes().replace(b"xenvbd.sys=1", b"xenvbd.sys=1,sub"))
     with pytest.raises(DriverFailure, match=r"xenvbd\.inf could not be installed"):
         store.install(good, deadline)
+
+
+def test_an_unsigned_driver_is_installed_all_the_same(
+    live: Channel, kernel: FakeKernel, deadline: Deadline, tmp_path: Path
+) -> None:
+    """devcon refuses; SetupAPI installs the section, and the device takes it at the next start."""
+    (kernel.root / "sys/bus/xen/devices/vbd-5632").mkdir()
+    drivers = DriverStore(live, Files(live))
+    quirks = r"HKLM\SOFTWARE\pvlab\WinRMQuirks"
+    live.run(f"reg add {quirks} /v RefuseUnsigned /t REG_DWORD /d 1 /f", deadline).check()
+    restarts: list[str] = []
+    system = kernel.system
+
+    def restart() -> None:
+        assert drivers.status(r"XEN\VBD", deadline)[0].problem == 28
+        restarts.append("restart")
+        system.devices.load_at_boot()
+
+    result = drivers.install(package(tmp_path, "good"), deadline, restart=restart)
+    assert restarts == ["restart"]
+    assert result.devices == (r"XEN\VBD",)
+    assert any("0xe000022f" in line for line in result.log_lines)
+    (device,) = drivers.status(r"XEN\VBD", deadline)
+    assert device.state is DeviceState.RUNNING
+    assert (kernel.root / "sys/module/xenvbd").is_dir()
+
+
+def test_the_boot_menu(live: Channel, deadline: Deadline) -> None:
+    menu = BootMenu(live, Files(live))
+    before = menu.start_with("/gplpv", deadline)
+    assert menu.read(deadline).started.has("/gplpv")
+    assert menu.read(deadline).started.has("/fastdetect")
+    menu.restore(before, deadline)
+    assert not menu.read(deadline).started.has("/gplpv")

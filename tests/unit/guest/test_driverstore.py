@@ -19,9 +19,18 @@ SETUP_LOG = r"%windir%\setupapi.log"
 
 
 @dataclass
+class OneService:
+    name: str
+    drives: bool
+
+
+@dataclass
 class OneInf:
     path: PurePosixPath
     hardware_ids: tuple[str, ...]
+    class_guid: str = "{4D36E97B-E325-11CE-BFC1-08002BE10318}"
+    sections: tuple[tuple[str, str], ...] = ((r"XEN\VBD", "XenVbd_Inst.NT"),)
+    services: tuple[OneService, ...] = ()
 
 
 @dataclass
@@ -183,3 +192,81 @@ def test_odd_ids_are_never_sent(store: DriverStore, cmd: FakeCmd, deadline: Dead
         with pytest.raises(UsageError, match="not a device id"):
             store.status(pattern, deadline)
     assert cmd.lines == []
+
+
+# -- unsigned drivers, and restarts in between -------------------------------------------------
+
+UNSIGNED = (
+    b'#E358 An unsigned or incorrectly signed file "c:\\x.inf" for driver "x" blocked (server '
+    b"install). Error 0xe000022f: The third-party INF does not contain digital signature "
+    b"information.\r\n"
+)
+
+
+def test_what_nobody_signed_is_installed_by_setupapi(
+    store: DriverStore, package: Package, cmd: FakeCmd, deadline: Deadline
+) -> None:
+    package.infs[0].services = (OneService("xenpci", False), OneService("xenvbd", True))
+    devcon = Devcon(cmd, update=("devcon failed.\r\n", "", 2), log=UNSIGNED)
+    asked: list[str] = []
+    cmd.programs["start"] = cmd.programs["reg"] = lambda line: (asked.append(line) or "", "", 0)
+    run = devcon.run
+    cmd.programs["devcon"] = lambda line: (
+        ("1 device(s) were removed.\r\n", "", 0) if line.startswith("devcon remove") else run(line)
+    )
+    result = store.install(package, deadline)
+    assert result.reboot_needed
+    assert result.devices == (r"XEN\VBD",)
+    assert "installed by SetupAPI, unsigned" in "\n".join(result.log_lines)
+    critical = r"HKLM\SYSTEM\CurrentControlSet\Control\CriticalDeviceDatabase\XEN#VBD"
+    assert asked == [
+        'start "" /wait rundll32.exe setupapi.dll,InstallHinfSection XenVbd_Inst.NT 128 '
+        r"C:\pvlab\drivers\xenvbd\xenvbd.inf",
+        r'reg query "HKLM\SYSTEM\CurrentControlSet\Services\xenvbd" /v ImagePath',
+        f'reg add "{critical}" /v Service /t REG_SZ /d "xenvbd" /f',
+        f'reg add "{critical}" /v ClassGUID /t REG_SZ '
+        '/d "{4D36E97B-E325-11CE-BFC1-08002BE10318}" /f',
+    ]
+
+
+def test_setupapi_that_adds_no_service(
+    store: DriverStore, package: Package, cmd: FakeCmd, deadline: Deadline
+) -> None:
+    package.infs[0].services = (OneService("xenvbd", True),)
+    Devcon(cmd, update=("devcon failed.\r\n", "", 2), log=UNSIGNED)
+    cmd.programs["start"] = lambda line: ("", "", 0)
+    cmd.programs["reg"] = lambda line: ("", "ERROR: not found", 1)
+    with pytest.raises(DriverFailure, match="SetupAPI added no service xenvbd"):
+        store.install(package, deadline)
+
+
+def test_an_unsigned_inf_that_does_not_say_what_drives_the_device(
+    store: DriverStore, package: Package, cmd: FakeCmd, deadline: Deadline
+) -> None:
+    Devcon(cmd, update=("devcon failed.\r\n", "", 2), log=UNSIGNED)
+    with pytest.raises(LabBroken, match="not signed") as caught:
+        store.install(package, deadline)
+    assert "DriverSigningPolicy=ignore" in caught.value.hint
+
+
+def test_a_restart_between_two_infs(
+    store: DriverStore, package: Package, cmd: FakeCmd, deadline: Deadline, tmp_path: Path
+) -> None:
+    """The bus driver asks for it, and its child is there only after it."""
+    (tmp_path / "xenpci.inf").write_bytes(b"[Version]")
+    package.files = (*package.files, PurePosixPath("xenpci.inf"))
+    bus = OneInf(PurePosixPath("xenpci.inf"), (r"PCI\VEN_5853&DEV_0001",))
+    package.infs = (bus, *package.infs)
+    devcon = Devcon(cmd, update=("Drivers installed successfully.\r\n", "", 1))
+    whole = devcon.hwids
+    devcon.hwids = whole[: whole.index(r"XEN\VBD")]
+    restarts: list[str] = []
+
+    def restart() -> None:
+        restarts.append(cmd.lines[-1])
+        devcon.hwids = whole
+
+    result = store.install(package, deadline, restart=restart)
+    assert result.devices == (r"PCI\VEN_5853&DEV_0001", r"XEN\VBD")
+    assert not result.reboot_needed
+    assert len(restarts) == 2

@@ -11,7 +11,7 @@ from lab.core.dbglog import DbgLine, parse
 from lab.core.errors import UsageError
 from lab.core.paths import repo_root
 from lab.drivers.package import DriverPackage
-from lab.guest.prints import Rules, check_attach, load_rules, rules_for, troubles
+from lab.guest.prints import Rules, check_attach, check_boot, load_rules, rules_for, troubles
 
 RULES = repo_root() / "drivers/rules"
 
@@ -110,6 +110,16 @@ def test_a_free_build_is_not_judged(gplpv: Rules) -> None:
     order = check_attach(gplpv, lines(["something of Windows' own"]))
     assert not order.spoke
     assert order.problem == ""
+
+
+def test_the_boot_option(gplpv: Rules) -> None:
+    assert gplpv.boot is not None
+    on, off = lines(["XenPCI     AutoEnumerate = 1"]), lines(["XenPCI     AutoEnumerate = 0"])
+    assert check_boot(gplpv.boot, on, switched_on=True) == ""
+    assert check_boot(gplpv.boot, off, switched_on=False) == ""
+    assert "without /gplpv, the driver printed" in check_boot(gplpv.boot, on, switched_on=False)
+    assert "with /gplpv, the driver printed" in check_boot(gplpv.boot, off, switched_on=True)
+    assert "nothing like" in check_boot(gplpv.boot, [], switched_on=True)
 
 
 def test_the_stand_in_attach() -> None:

@@ -73,6 +73,7 @@ class World:
                 crash=self.crash,
             ),
             dom0=FakeDom0(stdout="456\n", seconds=self.seconds),
+            domain=DOMAIN,
             disconnect=lambda deadline: self.did.append(f"disconnect {machine.alive}"),
             close=lambda: self.did.append("close"),
         )
@@ -90,6 +91,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     toolstack = SimpleNamespace(
         info=lambda deadline: {},
         create=lambda path, deadline: DOMAIN,
+        configuration=lambda config: config.for_xl(),
         config=lambda domain, deadline: {"type": "hvm"},
     )
     monkeypatch.setattr(bake, "XlToolstack", lambda dom0: toolstack)

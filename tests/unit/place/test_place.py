@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import paramiko
 import pytest
 from place_fakes import DOMAIN, GUEST, HOST, FakeChannel, FakeDom0, FakeMachine, access, profile
 
+from lab.core.command import CommandResult
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, LabBroken, PvlabError
 from lab.place import place as place_module
 from lab.place.place import Access, Health, Place
 from lab.xen.domain import Domain
+from lab.xen.errors import NoSuchDomain
 from lab.xen.xl import XlToolstack
 from lab.xen.xm import XmToolstack
 
@@ -342,6 +345,58 @@ def test_drive_in_the_memory_of_a_dead_guest(world: World):
         place.read_offline("C:\\pvlab\\dbgview.log", soon())
     assert "\n" not in str(caught.value)
     assert world.connects == 0
+
+
+def _run_here(script: str, folder: Path, data: bytes) -> subprocess.CompletedProcess[bytes]:
+    """A script for dom0, run by a shell here: /mnt is a folder, and mounting does nothing."""
+    tools = folder / "tools"
+    tools.mkdir(exist_ok=True)
+    for name in ("mount", "umount", "partx", "blockdev"):
+        (tools / name).write_text("#!/bin/sh\n")
+        (tools / name).chmod(0o755)
+    return subprocess.run(
+        ["sh", "-c", script.replace("/mnt", str(folder / "mnt"))],
+        env={"PATH": f"{tools}:/usr/bin:/bin"},
+        input=data,
+        capture_output=True,
+    )
+
+
+def test_a_file_is_replaced_past_a_guest_that_has_ended(world: World, tmp_path: Path):
+    world.place().write_offline("C:\\boot.ini", b"[boot loader]\r\n", soon())
+    ((script, data),) = world.dom0.stdin.items()
+    assert "mount -t ntfs-3g /dev/vdc2 /mnt" in script
+    target = tmp_path / "mnt" / GUEST.c_folder / "BOOT.INI"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"what was there, and longer than what comes")
+    assert _run_here(script, tmp_path, data).returncode == 0
+    assert target.read_bytes() == b"[boot loader]\r\n"
+    target.unlink()
+    assert _run_here(script, tmp_path, data).returncode == 2
+    assert not target.exists()
+
+
+def test_a_file_that_dom0_cannot_write(world: World, monkeypatch: pytest.MonkeyPatch):
+    failed = CommandResult("x", 32, "", "mount: unknown filesystem type 'ntfs-3g'\n", 0.1, "dom0")
+    monkeypatch.setattr(FakeDom0, "run", lambda *args, **how: failed)
+    with pytest.raises(LabBroken, match=r"cannot write C:\\boot\.ini on the guest's disk"):
+        world.place().write_offline("C:\\boot.ini", b"x", soon())
+    with pytest.raises(LabBroken, match="not on a system disk"):
+        world.place().write_offline("E:\\boot.ini", b"x", soon())
+
+
+def test_a_guest_is_ended_on_purpose(world: World, monkeypatch: pytest.MonkeyPatch):
+    ended: list[str] = []
+
+    def destroy(self: object, domain: str, deadline: object) -> None:
+        ended.append(domain)
+        raise NoSuchDomain("it has gone by itself")
+
+    monkeypatch.setattr(XlToolstack, "destroy", destroy)
+    place = world.place()
+    place.end_guest(soon())
+    assert ended == ["virtdemo"]
+    assert place.guest.crash.retired
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -11,6 +11,7 @@ from scenario_fakes import DONE, GOOD, REFUSED, WRONG
 
 from lab.core.errors import DriverFailure, GuestCrashed
 from lab.core.journal import Call, listening
+from lab.guest.bootini import BootMenu
 from lab.guest.channel import Channel
 from lab.guest.crash import CrashMonitor
 from lab.guest.dbgview import DbgView
@@ -346,12 +347,14 @@ ACTS = {
     "BlockDevices": "attach detach",
     "Jitter": "point",
     "Runner": "run",
+    "BootMenu": "start_with restore",
+    "Place": "end_guest write_offline",
 }
 
 NOUNS = (
     *(Toolstack, Xenstore, VolumeGroup, Dom0, Channel, CrashMonitor, DbgView, Disks),
     *(DriverStore, Files, Backing, Mapped, Backings, DiskIo, Job, BlockDevices, Jitter),
-    *(Place, Runner),
+    *(Place, Runner, BootMenu),
 )
 
 

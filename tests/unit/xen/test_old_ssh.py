@@ -139,26 +139,26 @@ def test_openssh_told_to_be_old(keys: Path, tmp_path: Path, kex: str) -> None:
     }  # fmt: skip
     config = tmp_path / "sshd_config"
     config.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-    account, wrap = os.environ.get("USER", "root"), []
-    if os.geteuid() == 0:
-        # As root, OpenSSH needs an account and a folder of its own, and root one that is not
-        # locked: both in a mount namespace that ends with the server.
-        (tmp_path / "passwd").write_text(
-            "root:x:0:0::/root:/bin/sh\nsshd:x:65534:65534::/run/sshd:/bin/false\n"
-        )
-        (tmp_path / "shadow").write_text("root:x:19000::::::\nsshd:*:19000::::::\n")
-        script = (
-            'mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/shadow" /etc/shadow && '
-            'mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec "$@"'
-        )
-        account, wrap = "root", ["unshare", "--mount", "sh", "-c", script, str(tmp_path)]
-        if subprocess.run([*wrap, "true"], stderr=subprocess.DEVNULL).returncode:
-            pytest.skip("no mount namespaces here")
+    if os.geteuid():
+        pytest.skip("without root's rights, the account may be locked")
+    # OpenSSH needs an account and a folder of its own, and root one that is not locked: all in
+    # a mount namespace that ends with the server.
+    (tmp_path / "passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nsshd:x:65534:65534::/run/sshd:/bin/false\n"
+    )
+    (tmp_path / "shadow").write_text("root:x:19000::::::\nsshd:*:19000::::::\n")
+    script = (
+        'mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/shadow" /etc/shadow && '
+        'mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec "$@"'
+    )
+    wrap = ["unshare", "--mount", "sh", "-c", script, str(tmp_path)]
+    if subprocess.run([*wrap, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no mount namespaces here")
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen([*wrap, SSHD, "-D", "-e", "-f", str(config)], stderr=log)
     try:
         key = host_key(keys)
-        with Dom0("127.0.0.1", port, account, keys / "user", host_key=key, old_server=True) as dom0:
+        with Dom0("127.0.0.1", port, "root", keys / "user", host_key=key, old_server=True) as dom0:
             dom0.connect(Deadline(20))
             assert dom0.connected
     finally:

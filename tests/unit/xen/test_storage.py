@@ -41,9 +41,27 @@ def test_create_asks_the_kernel_for_the_size(tmp_path: Path) -> None:
     ]
 
 
+def test_lvm_of_2007_knows_fewer_options(tmp_path: Path) -> None:
+    tools = FakeTools(tmp_path)
+    for name in ("lvcreate", "vgmknodes", "dd"):
+        tools.add(name, f'log "{name} $*"')
+    tools.add("blockdev", "echo 33554432")
+    VolumeGroup(ShellDom0(tools.bin), "vg00", old_tools=True).create("x", 32, soon())
+    assert tools.calls[0] == "lvcreate -Zn -L 32m -n x vg00"
+    gone = ScriptedDom0().answer(
+        "lvremove", stderr="  One or more specified logical volume(s) not found.\n", exit_code=5
+    )
+    VolumeGroup(gone, "vg00").remove("x", soon())
+
+
 @pytest.mark.parametrize(
     ("said", "kind", "message"),
     [
+        (
+            "  Insufficient free extents (3) in volume group vg00: 8 required",
+            LabBroken,
+            "no room for 32 MiB in vg00",
+        ),
         (
             '  Logical Volume "x" already exists in volume group "vg00"',
             UsageError,

@@ -5,6 +5,7 @@ exit code. Tools are found by name through ``find``; the table below is the whol
 """
 
 _MODULES = {
+    "attrib": "attrib",
     "certutil": "certutil",
     "chkdsk": "chkdsk",
     "cmd": "cmdexe",
@@ -19,6 +20,7 @@ _MODULES = {
     "mountvol": "mountvol",
     "ping": "ping",
     "reg": "reg",
+    "rundll32": "rundll32",
     "shutdown": "shutdown",
     "systeminfo": "systeminfo",
     "taskkill": "taskkill",

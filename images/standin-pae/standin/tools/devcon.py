@@ -262,6 +262,14 @@ def _update(ctx, name, args):
         log(f'#E154 Class installer failed: no device with id "{hardware_id}". Error 0xe000020b.')
         ctx.out(f"{ctx.name} failed.\n")
         return FAILED
+    if ctx.system.quirks.refuses_unsigned(name):
+        log(
+            f'#E358 An unsigned or incorrectly signed file "{shown}" for driver '
+            f'"{model.description}" blocked (server install). Error 0xe000022f: The third-party '
+            "INF does not contain digital signature information."
+        )
+        ctx.out(f"{ctx.name} failed.\n")
+        return FAILED
     needs_restart = False
     for device in targets:
         _log_selection(log, device, inf, model, shown)

@@ -293,7 +293,7 @@ def media_dir() -> Path:
 
 def media_check(profile: Profile) -> Check:
     """Whether the installation media that a profile needs are there."""
-    if profile.guest_kind == "standin":
+    if profile.own_drivers:
         return Check(
             name="media", ok=True, level="required", found="none needed: the guest is a stand-in"
         )

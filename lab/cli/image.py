@@ -88,7 +88,7 @@ def build_images(names: list[str], *, force: bool = False, store: Store | None =
     """Build images, showing progress on stderr: live on a terminal, else line by line.
 
     Args:
-        names: the images; all there are recipes for when empty.
+        names: the images; when empty, all whose media are there.
         force: build them again even if they are there.
         store: where; the usual place when None.
 
@@ -120,7 +120,7 @@ def build_images(names: list[str], *, force: bool = False, store: Store | None =
 
 
 def _ensure_all(store: Store, names: list[str], progress: Progress, *, force: bool) -> None:
-    for name in names or store.names():
+    for name in names or store.buildable():
         store.ensure(name, progress, force=force)
 
 

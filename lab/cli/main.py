@@ -15,10 +15,12 @@ from lab.cli import (
     gate,
     image,
     labfaults,
+    media,
     mutants,
     place,
     report,
     repro,
+    results,
     scenario,
     setup,
     tests,
@@ -37,14 +39,16 @@ app = typer.Typer(
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(setup.app, name="setup")
 app.add_typer(image.app, name="image")
+app.add_typer(media.app, name="media")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(results.app, name="results")
+app.add_typer(gate.app, name="gate")
 app.command()(place.up)
 app.command()(place.down)
 app.command()(place.ssh)
 app.command()(place.console)
 app.command()(gate.run)
-app.command()(gate.gate)
 app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
 app.command("lab-faults")(labfaults.lab_faults)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,13 @@ from rich.table import Table
 
 from lab.cli.gate import judge
 from lab.cli.image import build_images
-from lab.cli.options import AccelOption, ConfigOption, IntensityOption, ProfileOption
+from lab.cli.options import (
+    AccelOption,
+    ConfigOption,
+    IntensityOption,
+    ProfileOption,
+    WorkersOption,
+)
 from lab.cli.suite import SuiteRequest, driver_suite
 from lab.cli.tests import collect
 from lab.config.load import load_profile
@@ -23,7 +30,7 @@ from lab.core.errors import LabBroken
 from lab.core.paths import results_dir
 from lab.drivers.package import DriverPackage
 from lab.images.store import Store
-from lab.mutants.campaign import cheapest_first, run_campaign, suite_digest
+from lab.mutants.campaign import run_campaign
 from lab.mutants.catalogue import Mutant, choose, load_mutants
 from lab.mutants.outcome import (
     Fate,
@@ -33,6 +40,7 @@ from lab.mutants.outcome import (
     read_document,
 )
 from lab.plugin.keys import STANDIN_DRIVERS
+from lab.suite.digest import suite_digest
 from lab.suite.intensity import Level
 
 DOCUMENT = "mutants.json"
@@ -52,22 +60,25 @@ def mutants(
     config: ConfigOption = None,
     accel: AccelOption = None,
     intensity: IntensityOption = Level.STANDARD,
+    workers: WorkersOption = 1,
 ) -> int:
     """Run the suite against drivers with one defect each: exit 0 if all are found."""
     known = load_mutants()
     chosen = choose(known, names or [])
     label = load_profile(profile, config).guest_label
-    tests = cheapest_first(collect([], [], accel=accel, intensity=intensity).tests)
+    tests = collect([], [], accel=accel, intensity=intensity).tests
     build_images([STANDIN_DRIVERS])
     folder = Store().ensure(STANDIN_DRIVERS).path / "mutants"
 
-    def attempt(mutant: Mutant) -> MutantOutcome:
+    def attempt(mutant: Mutant, order: Sequence[str]) -> MutantOutcome:
         request = SuiteRequest(
             driver=folder / mutant.name,
             profile=profile,
             config=config,
             accel=accel,
-            tests=[located(test) for test in tests],
+            tests=[located(test) for test in order],
+            as_ordered=True,
+            workers=workers,
             stop_at_first=True,
             quiet=True,
             intensity=intensity,
@@ -87,6 +98,7 @@ def mutants(
     file = results_dir() / DOCUMENT
     document = run_campaign(
         chosen,
+        tests,
         attempt,
         MutantsDocument(
             suite=suite_digest(driver_suite()),

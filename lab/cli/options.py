@@ -14,9 +14,6 @@ DriverOption = Annotated[
     Path | None,
     typer.Option("--driver", help="Driver package: a folder or a .zip; else the profile's own."),
 ]
-RequiredDriver = Annotated[
-    Path, typer.Option("--driver", help="Driver package: a folder or a .zip.")
-]
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", help="Profile of lab.toml; the default one if left out.")
 ]

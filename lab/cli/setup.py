@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -42,15 +43,19 @@ def playbooks_dir() -> Path:
     return repo_root() / "playbooks"
 
 
-def host_packages() -> list[HostPackage]:
+def host_packages(*, tests: bool = False) -> list[HostPackage]:
     """All packages the lab needs on its host.
+
+    Args:
+        tests: also those that only the project's own tests need.
 
     Raises:
         LabBroken: the list is not readable.
     """
     path = playbooks_dir() / "vars" / "lab-host.json"
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["lab_host_packages"]
+        lists = json.loads(path.read_text(encoding="utf-8"))
+        listed = lists["lab_host_packages"] + (lists["lab_test_packages"] if tests else [])
         return [HostPackage(item["name"], item["why"]) for item in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabBroken(f"the list of host packages {path} is unusable: {error}") from error
@@ -83,13 +88,16 @@ def parse_installed(output: str) -> set[str]:
     return {pair[0] for pair in pairs if len(pair) == 2 and pair[1] == "installed"}
 
 
-def missing_packages() -> list[HostPackage]:
+def missing_packages(*, tests: bool = False) -> list[HostPackage]:
     """The packages the lab needs and this machine lacks.
+
+    Args:
+        tests: also those that only the project's own tests need.
 
     Raises:
         LabBroken: the list is not readable, or this is no Debian system.
     """
-    wanted = host_packages()
+    wanted = host_packages(tests=tests)
     present = installed([package.name for package in wanted])
     return [package for package in wanted if package.name not in present]
 
@@ -121,14 +129,17 @@ def become_options(*, uid: int, sudo: str | None, passwordless: bool, terminal: 
     raise PermissionError("no way to become root")
 
 
-def set_up_host() -> bool:
+def set_up_host(*, tests: bool = False) -> bool:
     """Install what is missing; returns whether anything was.
+
+    Args:
+        tests: also what only the project's own tests need.
 
     Raises:
         LabBroken: packages are missing and cannot be installed from here. The command that
             root may type instead has then been printed on standard output.
     """
-    missing = missing_packages()
+    missing = missing_packages(tests=tests)
     if not missing:
         return False
     names = ", ".join(package.name for package in missing)
@@ -155,8 +166,11 @@ def set_up_host() -> bool:
             hint="let root run the line above, or install pvlab[setup]",
         )
     print(f"installing what the lab needs on this machine: {names}", flush=True)
-    code = _run_playbook([str(playbook), *options, str(playbooks_dir() / "lab-host.yml")], options)
-    still = ", ".join(package.name for package in missing_packages())
+    command = [str(playbook), *options]
+    if tests:
+        command += ["--extra-vars", "lab_host_tests=true"]
+    code = _run_playbook([*command, str(playbooks_dir() / "lab-host.yml")], options)
+    still = ", ".join(package.name for package in missing_packages(tests=tests))
     if code != 0 or still:
         print(apt_line(missing), flush=True)
         raise LabBroken(
@@ -186,6 +200,10 @@ def _run_playbook(argv: Sequence[str], options: Sequence[str]) -> int:
 
 
 @app.callback(invoke_without_command=True)
-def setup() -> None:
+def setup(
+    tests: Annotated[
+        bool, typer.Option("--tests", help="Also what the project's own tests need.")
+    ] = False,
+) -> None:
     """Install the Debian packages the lab needs; says nothing when all are there."""
-    set_up_host()
+    set_up_host(tests=tests)

@@ -52,7 +52,11 @@ class SuiteRequest:
         workers: processes that run tests side by side.
         seed: of the one attempt that each race makes; ``None`` for whole campaigns.
         errata: folder of errata files; ``None`` for the published drivers'.
+        baseline: package that the turns of ``plan`` compare the driver with.
+        plan: file with the turns to run; ``None`` to run every test once.
         core: whether the memory of a guest that crashed is kept.
+        as_ordered: whether workers take the tests in the order given, rather than in one that
+            lets them end together.
         before: words of a command that runs the child process, before its own.
     """
 
@@ -70,7 +74,10 @@ class SuiteRequest:
     workers: int = 1
     seed: int | None = None
     errata: Path | None = None
+    baseline: Path | None = None
+    plan: Path | None = None
     core: bool = True
+    as_ordered: bool = False
     before: Sequence[str] = ()
 
     def command(self, run_id: str) -> list[str]:
@@ -86,7 +93,10 @@ class SuiteRequest:
             "intensity": self.intensity.value,
             "seed": self.seed,
             "errata": self.errata,
+            "baseline": self.baseline,
+            "plan": self.plan,
             "core": None if self.core else "no",
+            "order": "given" if self.as_ordered else None,
         }
         given = {name: value for name, value in options.items() if value not in (None, "")}
         command += [f"--pvlab-{name}={value}" for name, value in given.items()]
@@ -137,7 +147,7 @@ def driver_suite() -> Path:
     return repo_root() / "tests" / "drivers"
 
 
-def run_suite(request: SuiteRequest, *, label: str = "") -> SuiteResult:
+def run_suite(request: SuiteRequest, *, label: str = "", run_id: str | None = None) -> SuiteResult:
     """Run the tests and wait for them.
 
     An interrupt reaches the child too; it cleans up and writes its record before this
@@ -146,13 +156,14 @@ def run_suite(request: SuiteRequest, *, label: str = "") -> SuiteResult:
     Args:
         request: what to run.
         label: word that the run's folder gets, for people.
+        run_id: the folder's name; made of the time and the label when ``None``.
 
     Raises:
         UsageError: pytest refused its arguments, or no test matches.
         LabBroken: the child could not be started, or left no record.
         KeyboardInterrupt: after the child has ended.
     """
-    run_id = "-".join(part for part in (new_run_id(), label) if part)
+    run_id = run_id or "-".join(part for part in (new_run_id(), label) if part)
     sys.stdout.flush()
     try:
         with _interruptible():

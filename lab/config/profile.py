@@ -252,6 +252,18 @@ class Profile(_Table):
             )
         return self
 
+    # What a guest's kind means for the rest of the lab, which asks for these and not for it.
+
+    @property
+    def own_drivers(self) -> bool:
+        """Whether the lab builds drivers for this guest, so that none need be named."""
+        return self.guest_kind == "standin"
+
+    @property
+    def pv_twin(self) -> bool:
+        """Whether a PV guest takes its place on a rung without HVM."""
+        return self.guest_kind == "standin"
+
     def crashed_in(self, line: str) -> str | None:
         """The crash pattern that ``line`` of the guest's serial log matches, if any."""
         return next((p for p in self.crash_patterns if re.search(p, line)), None)

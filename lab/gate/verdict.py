@@ -10,6 +10,9 @@ In the order in which they are asked:
 3. A failure nobody can be blamed for, a test that passed although the errata say that it must
    fail, a run that did not end, or a run in which no test passed: UNDECIDED.
 4. Otherwise PASS.
+
+Failures of a baseline that the driver is compared with are not the driver's: here they are only
+told of. What the comparison amounts to is said by ``lab.gate.compared``.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ def verdict(record: RunRecord) -> Verdict:
     Returns:
         The verdict; its reasons name every party that failed, the driver first.
     """
-    driver = [t for t in record.tests if t.outcome.bad and t.blame is Blame.DRIVER]
+    blamed = [t for t in record.tests if t.outcome.bad and t.blame is Blame.DRIVER]
+    driver = [t for t in blamed if not _on_baseline(t)]
     lab = [t for t in record.tests if _lab_broke(t)]
     undecided = [t for t in record.tests if t.outcome.bad and t.blame in (None, Blame.UNDECIDED)]
     news = [t for t in record.tests if t.outcome is Outcome.XPASSED and t.blame is not None]
@@ -41,6 +45,7 @@ def verdict(record: RunRecord) -> Verdict:
 
     reasons = [
         *_named("the driver failed", driver),
+        *_named("the baseline failed", [t for t in blamed if _on_baseline(t)]),
         *_named("the lab failed", lab),
         *_named("no one could be blamed for", undecided),
         *_named("news", news),
@@ -61,6 +66,10 @@ def verdict(record: RunRecord) -> Verdict:
     if not passed:
         return _verdict(Status.UNDECIDED, ["no test passed: all that ran were expected to fail"])
     return _verdict(Status.PASS, [_passed(record, len(passed))])
+
+
+def _on_baseline(test: TestRecord) -> bool:
+    return test.turn is not None and test.turn.driver == "baseline"
 
 
 def _lab_broke(test: TestRecord) -> bool:

@@ -9,6 +9,7 @@ Receive (MS-WSMV, shell messages).
 from __future__ import annotations
 
 import binascii
+import contextlib
 import time
 import xml.etree.ElementTree as ET
 from collections import deque
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import requests
+import xmltodict
 from winrm.exceptions import (
     InvalidCredentialsError,
     WinRMOperationTimeoutError,
@@ -40,6 +42,20 @@ CODE_PAGE = "cp437"
 # WSManFault code of "the shell was not found on the server"; the SOAP subcode that goes with
 # it is w:InvalidSelectors (DSP0226, faults).
 _SHELL_NOT_FOUND = 2150858843
+
+# WSManFault code of "the maximum number of concurrent shells for this user has been exceeded"
+# (wsmerror.h, ERROR_WSMAN_QUOTA_MAX_SHELLS_PPU in later names); WinRM 2.0 grants five.
+_NO_SHELL_LEFT = 2150859174
+
+# Shells that this process uses, in any guest: what else is there was left behind by another.
+_in_use: set[str] = set()
+
+_ENUMERATION = "http://schemas.xmlsoap.org/ws/2004/09/enumeration"
+_SHELLS = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
+
+# One report has Server 2003 answer HTTP 500, without a fault, about commands of more than 60 s.
+# The command itself runs on, so it is asked about again, for so long.
+_ERRORS_S = 20.0
 
 # The same code and subcode come for a command that the shell does not know any more; only the
 # detail's text tells them apart.
@@ -263,8 +279,51 @@ class Channel:
             self._protocol.transport.close_session()
 
     def _open(self, deadline: Deadline) -> str:
-        self._shell = self._ask("a shell", self._protocol.open_shell, deadline, self._open_s)
-        return self._shell
+        # Said outright: with another code page than this, batch files may not run.
+        request = partial(self._protocol.open_shell, codepage=int(CODE_PAGE.removeprefix("cp")))
+        while True:
+            try:
+                shell = self._ask("a shell", request, deadline, self._open_s)
+            except NoShellLeft:
+                if not self._end_one_left_over(deadline):
+                    raise
+            else:
+                break
+        self._shell = shell
+        _in_use.add(shell)
+        return shell
+
+    def _end_one_left_over(self, deadline: Deadline) -> bool:
+        """Delete a shell that no channel of this process has; whether there was one.
+
+        Processes that are killed leave theirs behind, and the guest keeps them for hours.
+        """
+        listed = self._ask("the list of shells", self._list_shells, deadline, self._open_s)
+        for shell in listed:
+            if shell in _in_use:
+                continue
+            lost = self._shells_lost
+            with contextlib.suppress(ShellGone):  # it ended by itself
+                self._ask(
+                    "the end of a shell that was left over",
+                    partial(self._protocol.close_shell, shell, close_session=False),
+                    deadline,
+                    self._open_s,
+                )
+            # It was never this channel's.
+            self._shells_lost = lost
+            return True
+        return False
+
+    def _list_shells(self) -> list[str]:
+        """The ids of all shells of this user (DSP0226, 8.2.3: an optimised enumeration)."""
+        header = self._protocol.build_wsman_header(
+            action=f"{_ENUMERATION}/Enumerate", resource_uri=_SHELLS
+        )
+        body = {"n:Enumerate": {"w:OptimizeEnumeration": None, "w:MaxElements": "32000"}}
+        message = xmltodict.unparse({"env:Envelope": {**header, "env:Body": body}})
+        answer = ET.fromstring(self._protocol.send_message(message))  # noqa: S314 - expat, no entities
+        return [node.text or "" for node in answer.iter() if node.tag.endswith("}ShellId")]
 
     def _start(self, command: str, deadline: Deadline, *, piped: bool) -> str:
         """Send Command; a shell that is gone is replaced once, as nothing has run yet."""
@@ -317,12 +376,7 @@ class Channel:
         while True:
             short = deadline.remaining < _PROOF_S
             try:
-                more_out, more_err, code, done = self._ask(
-                    awaited,
-                    partial(self._protocol.get_command_output_raw, self._shell or "", command_id),
-                    deadline,
-                    self._operation_s + self._slack_s,
-                )
+                more_out, more_err, code, done = self._receive_once(awaited, command_id, deadline)
             except StillRunning:
                 more_out, more_err, code, done = b"", b"", -1, False
             except ShellGone as gone:
@@ -347,6 +401,51 @@ class Channel:
                 # The command takes long anyway: a moment when nobody waits for the channel.
                 self._clean_up_one(deadline)
 
+    def _receive_once(
+        self, awaited: str, command_id: str, deadline: Deadline
+    ) -> tuple[bytes, bytes, int, bool]:
+        """One Receive; asked again while the guest answers nothing but HTTP 500."""
+        request = partial(self._protocol.get_command_output_raw, self._shell or "", command_id)
+        limit = self._operation_s + self._slack_s
+        started = time.monotonic()
+        try:
+            return self._ask(awaited, request, deadline, limit)
+        except HttpRefused as refused:
+            if refused.status != _INTERNAL_ERROR:
+                raise
+            first = refused
+
+        def again() -> tuple[bytes, bytes, int, bool]:
+            try:
+                return self._ask(awaited, request, deadline, limit)
+            except HttpRefused as refused:
+                raise NotYet(refused.message) from refused
+
+        try:
+            return wait_for(awaited, again, deadline.at_most(_ERRORS_S), interval=0.2)
+        except DeadlineExpired as error:
+            # Its shell is given up with it, so that the next command has a sound one.
+            self._abandon_shell(deadline)
+            raise LabBroken(
+                f"{first.message}, and nothing else for {time.monotonic() - started:.0f} s",
+                hint="raise MaxTimeoutms in the guest (winrm set winrm/config), or start long "
+                "work with `start` and look for its end",
+            ) from error
+
+    def _abandon_shell(self, deadline: Deadline) -> None:
+        """Delete the shell, and what runs in it; forget it whatever comes of that."""
+        shell = self._shell
+        self._forget_shell()
+        if shell is None:
+            return
+        with contextlib.suppress(PvlabError):
+            self._ask(
+                "the shell's end",
+                partial(self._protocol.close_shell, shell, close_session=False),
+                deadline.at_most(self._slack_s),
+                self._slack_s,
+            )
+
     def _clean_up_one(self, deadline: Deadline) -> None:
         """Signal the oldest command that has ended."""
         command_id, shell = self._pending[0], self._shell
@@ -368,6 +467,7 @@ class Channel:
             self._pending.popleft()
 
     def _forget_shell(self) -> None:
+        _in_use.discard(self._shell or "")
         self._shell = None
         self._pending.clear()
 
@@ -436,6 +536,11 @@ class Channel:
                 self._forget_shell()
                 self._shells_lost += 1
                 return ShellGone(self.name)
+            if error.wsman_fault_code == _NO_SHELL_LEFT:
+                return NoShellLeft(
+                    f"{self.name}: WinRM has no shell left for this user",
+                    hint="MaxShellsPerUser of winrm/config/winrs; another program may hold them",
+                )
             code = error.wsman_fault_code or error.fault_subcode or error.fault_code or "no code"
             reason = " ".join(str(error.reason).split())
             return LabBroken(
@@ -443,10 +548,7 @@ class Channel:
             )
         if isinstance(error, WinRMTransportError):
             self._heard(awaited)
-            return LabBroken(
-                f"{self.name}: WinRM answered HTTP {error.code}, awaited {awaited}",
-                hint="is this port the guest's WinRM listener?",
-            )
+            return HttpRefused(self.name, error.code, awaited)
         if isinstance(error, _NOT_WINRM):
             return LabBroken(
                 f"{self.name}: not a WinRM answer, awaited {awaited}: {type(error).__name__}",
@@ -476,6 +578,27 @@ class StillRunning(GuestSilent):
     """WinRM ended a request with an operation timeout: expected while a command runs."""
 
 
+class NoShellLeft(LabBroken):
+    """The guest's quota of shells is used up."""
+
+
+class HttpRefused(LabBroken):
+    """The guest answered with an HTTP status and no message.
+
+    Args:
+        guest: the guest's name.
+        status: the HTTP status.
+        awaited: what was awaited.
+    """
+
+    def __init__(self, guest: str, status: int, awaited: str) -> None:
+        super().__init__(
+            f"{guest}: WinRM answered HTTP {status}, awaited {awaited}",
+            hint="is this port the guest's WinRM listener?",
+        )
+        self.status = status
+
+
 class ShellGone(LabBroken):
     """The guest does not know the shell any more.
 
@@ -492,6 +615,7 @@ class ShellGone(LabBroken):
         return GuestSilent(self.guest, awaited, "the guest lost its shell (probably rebooted)")
 
 
+_INTERNAL_ERROR = 500
 _UNANSWERED = "no HTTP answer in time"
 
 

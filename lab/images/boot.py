@@ -20,25 +20,53 @@ class _Description(BaseModel):
 D = TypeVar("D", bound=_Description)
 
 
+Processor = Literal["kvm-amd", "kvm-intel", "tcg"]
+
+
+class Hardware(_Description):
+    """The machine that a host's kernels know.
+
+    Attributes:
+        machine: QEMU's machine type.
+        disk_bus: ``virtio``, or ``ide``, which takes four disks.
+        nic: QEMU's network device.
+        cpus: QEMU's ``-cpu`` argument by what executes it; the accelerator's own where there
+            is none.
+    """
+
+    machine: Literal["q35", "pc"] = "q35"
+    disk_bus: Literal["virtio", "ide"] = "virtio"
+    nic: Literal["virtio-net-pci", "e1000", "rtl8139"] = "virtio-net-pci"
+    cpus: dict[Processor, str] = {}
+
+    def disk_in_dom0(self, index: int) -> str:
+        """dom0's device node of a disk, counted from 0."""
+        return f"/dev/{'hd' if self.disk_bus == 'ide' else 'vd'}{'abcd'[index]}"
+
+
 class HostBoot(_Description):
     """``host.json``: a machine that runs Xen.
 
     Attributes:
-        kernel: file loaded by QEMU's multiboot loader (the hypervisor).
+        kernel: file loaded by QEMU's multiboot loader (the hypervisor); None for a machine
+            that starts from its root disk.
         append: its command line; ``{dom0_mib}`` is replaced.
         modules: multiboot modules as (file, command line), dom0's kernel first.
-        root: raw image of dom0's root disk, the first virtio disk.
+        root: raw image of dom0's root disk, the first disk.
         private_key: SSH key of dom0's root.
         host_key: public key line of dom0's SSH server.
         ssh_port: TCP port of SSH in dom0.
         winrm_port: TCP port in dom0 that leads to the first guest's WinRM.
         guest_address: IPv4 address of the first guest on its bridge.
         toolstacks: dialects that dom0 has.
+        hardware: the machine it runs on.
+        ssh: ``sha1`` for a server that knows nothing newer; see ``lab.xen.old_ssh``.
+        domain_keys: what this host adds to every domain's configuration.
     """
 
-    kernel: str
-    append: str
-    modules: tuple[tuple[str, str], ...]
+    kernel: str | None
+    append: str = ""
+    modules: tuple[tuple[str, str], ...] = ()
     root: str
     private_key: str
     host_key: str
@@ -46,6 +74,9 @@ class HostBoot(_Description):
     winrm_port: int
     guest_address: str
     toolstacks: tuple[Literal["xl", "xm"], ...]
+    hardware: Hardware = Hardware()
+    ssh: Literal["today", "sha1"] = "today"
+    domain_keys: dict[str, str | int] = {}
 
 
 class GuestBoot(_Description):

@@ -19,6 +19,7 @@ from lab.images.process import run_program
 from lab.images.progress import Progress
 from lab.images.recipe import Recipe
 from lab.images.trees import remove_tree
+from lab.media.kinds import MediaKind
 
 #: The release day of Debian 12 (2023-06-10), as the newest time stamp inside an image, so
 #: that one recipe and one set of packages give one image (reproducible-builds.org,
@@ -53,6 +54,7 @@ class BuildContext:
         log: BinaryIO,
         progress: Progress,
         deadline: Deadline,
+        media: Mapping[MediaKind, Path] | None = None,
     ) -> None:
         self.name = recipe.name
         self.recipe_dir = recipe.folder
@@ -63,6 +65,7 @@ class BuildContext:
         self.notes: list[str] = []
         self._recipe = recipe
         self._depends = depends
+        self._media = dict(media or {})
         self._log = log
         self._progress = progress
         self._recent: deque[str] = deque(maxlen=TAIL_LINES)
@@ -83,6 +86,11 @@ class BuildContext:
         self._progress.output(self.name, text)
         self._write(f"-- {text}")
 
+    def heard(self, line: str) -> None:
+        """Put a line into the log that came from something the builder watches itself."""
+        self._progress.output(self.name, line)
+        self._write(line)
+
     def record_version(self, name: str, version: str) -> None:
         """Put into the manifest which version of something went in."""
         self.versions[name] = version
@@ -97,6 +105,17 @@ class BuildContext:
             return self._depends[name]
         except KeyError:
             raise LabBroken(f"image {self.name}: {name} is not in its recipe's depends") from None
+
+    def medium(self, kind: MediaKind) -> Path:
+        """A medium that this recipe is made of.
+
+        Raises:
+            LabBroken: the recipe does not say so.
+        """
+        try:
+            return self._media[kind]
+        except KeyError:
+            raise LabBroken(f"image {self.name}: {kind} is not in its recipe's media") from None
 
     def shared(self, name: str) -> Path:
         """Something of another recipe that this one says it shares.

@@ -51,12 +51,15 @@ def module_source(dotted: str) -> Path:
     return Path(spec.origin)
 
 
-def image_key(recipe: Recipe, depends: Mapping[str, str]) -> str:
+def image_key(
+    recipe: Recipe, depends: Mapping[str, str], media: Mapping[str, str] | None = None
+) -> str:
     """The key of what ``recipe`` would build now.
 
     Args:
         recipe: the recipe.
         depends: the keys of the images it depends on, by name.
+        media: the hashes of the media it is made of, by kind.
 
     Returns:
         64 hex digits.
@@ -67,7 +70,7 @@ def image_key(recipe: Recipe, depends: Mapping[str, str]) -> str:
     modules = list(recipe.modules)
     if recipe.builder_file is None:
         modules.append(recipe.builder)
-    everything = {
+    everything: dict[str, object] = {
         "builder_api": BUILDER_API,
         "suites": sorted(recipe.suites),
         "files": [
@@ -77,4 +80,7 @@ def image_key(recipe: Recipe, depends: Mapping[str, str]) -> str:
         "modules": {name: file_sha256(module_source(name)) for name in modules},
         "depends": dict(depends),
     }
+    if media:
+        # Left out otherwise: images without media keep the keys they have.
+        everything["media"] = dict(media)
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from lab.core.errors import UsageError
+from lab.media.kinds import MediaKind
 
 RECIPE_FILE = "recipe.toml"
 
@@ -44,6 +45,7 @@ class Recipe(BaseModel):
         shared: files or folders of other recipes, as ``recipe/path``, that count the same.
         modules: dotted Python modules the builder leans on, whose source is an input too.
         depends: images that must be built first.
+        media: kinds of media that users bring, which it is made of.
         builder: a file in ``folder``, or a dotted module, with ``build(ctx) -> None``.
         resources: what a build takes.
     """
@@ -59,6 +61,7 @@ class Recipe(BaseModel):
     shared: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     depends: tuple[ImageName, ...] = ()
+    media: tuple[MediaKind, ...] = ()
     builder: str = "build.py"
     resources: Resources
 

@@ -39,6 +39,7 @@ from lab.images.manifest import Manifest, scan
 from lab.images.progress import Progress, Silent
 from lab.images.recipe import Recipe, load_recipes
 from lab.images.trees import remove_tree
+from lab.media.store import MediaMissing, MediaStore
 
 MIB = 1 << 20
 
@@ -79,9 +80,9 @@ class ImageStatus:
     Attributes:
         name: the image.
         description: its recipe's one line; empty when there is no recipe any more.
-        state: ``built``, ``stale`` (only builds of older inputs), ``missing`` or
-            ``damaged`` (files are gone or have another size).
-        key: the key a build would have now; empty without a recipe.
+        state: ``built``, ``stale`` (only builds of older inputs), ``missing``, ``damaged``
+            (files are gone or have another size) or ``needs media`` (which users bring).
+        key: the key a build would have now; empty without a recipe or its media.
         size: bytes on disk, all builds together.
         others: builds of older inputs.
         minutes: the recipe's estimate of a build.
@@ -115,11 +116,18 @@ class Store:
     Args:
         recipes: the folder whose sub-folders are recipes; the checkout's when None.
         root: where images are kept; in the cache when None.
+        media: where media are; in the cache when None.
     """
 
-    def __init__(self, recipes: Path | None = None, root: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipes: Path | None = None,
+        root: Path | None = None,
+        media: MediaStore | None = None,
+    ) -> None:
         self._recipes_dir = recipes or repo_root() / "images"
         self.root = root or cache_dir() / "images"
+        self._media = media or MediaStore()
 
     def names(self) -> list[str]:
         """The names of all recipes."""
@@ -142,6 +150,7 @@ class Store:
         """The key a build of ``name`` would have now.
 
         Raises:
+            MediaMissing: it is made of media that nobody added.
             UsageError: no such recipe, an input is missing, or recipes depend on each other.
         """
         return self._key(name, ())
@@ -150,7 +159,27 @@ class Store:
         if name in above:
             raise UsageError(f"recipes depend on each other: {' -> '.join([*above, name])}")
         recipe = self.recipe(name)
-        return image_key(recipe, {dep: self._key(dep, (*above, name)) for dep in recipe.depends})
+        media = self._media.require(name, recipe.media)
+        return image_key(
+            recipe,
+            {dep: self._key(dep, (*above, name)) for dep in recipe.depends},
+            {kind: medium.sha256 for kind, medium in media.items()},
+        )
+
+    def buildable(self) -> list[str]:
+        """The names of all recipes whose media, if they need any, are there.
+
+        Raises:
+            UsageError: a recipe is malformed.
+        """
+        return [name for name in self.names() if self._has_media(name)]
+
+    def _has_media(self, name: str) -> bool:
+        try:
+            self.key(name)
+        except MediaMissing:
+            return False
+        return True
 
     def find(self, name: str) -> BuiltImage | None:
         """The build of ``name`` for its present inputs, or None when there is none.
@@ -257,7 +286,8 @@ class Store:
         recipes = load_recipes(self._recipes_dir)
         if name not in recipes.keys() | self._homes():
             raise UsageError(f"no image is called {name!r}")
-        keep = self.key(name)[:SHORT] if stale_only and name in recipes else None
+        known = stale_only and name in recipes and self._has_media(name)
+        keep = self.key(name)[:SHORT] if known else None
         freed = 0
         for folder in self._builds(name):
             if folder.name == keep:
@@ -283,9 +313,11 @@ class Store:
 
     def _status(self, name: str, recipe: Recipe | None) -> ImageStatus:
         builds = {folder.name: folder for folder in self._builds(name)}
-        key = self.key(name) if recipe else ""
+        key = self.key(name) if recipe and self._has_media(name) else ""
         current = builds.pop(key[:SHORT], None) if key else None
         state = "stale" if builds else "missing"
+        if recipe and not key:
+            state = "needs media"
         if current is not None:
             try:
                 problem = Manifest.read(current).quick_problem(current / "files")
@@ -409,6 +441,10 @@ class Store:
             log=log,
             progress=progress,
             deadline=deadline,
+            media={
+                kind: self._media.content(medium)
+                for kind, medium in self._media.require(recipe.name, recipe.media).items()
+            },
         )
         kept = self.root / recipe.name / "failed.log"
         try:

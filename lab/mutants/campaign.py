@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lab.core.errors import LabBroken
 from lab.mutants.catalogue import Mutant
 from lab.mutants.outcome import (
+    Fate,
     MutantOutcome,
     MutantsDocument,
     lab_trouble,
@@ -17,30 +18,37 @@ from lab.mutants.outcome import (
 )
 from lab.suite.catalogue import Entry
 
-Attempt = Callable[[Mutant], MutantOutcome]
+Attempt = Callable[[Mutant, Sequence[str]], MutantOutcome]
+"""Runs the suite against a mutant, its tests in the order of these node ids."""
+
 Say = Callable[[str], None]
 
+PRIOR_KILLS = 0.5
+"""What a test counts that has killed nothing yet, beside one kill for each that it has."""
 
-def cheapest_first(tests: Iterable[Entry]) -> list[str]:
+
+def soonest_first(tests: Iterable[Entry], outcomes: Iterable[MutantOutcome] = ()) -> list[str]:
     """Node ids in the order in which they find a defect soonest, knowing nothing of it.
 
-    When each test has the same chance of finding it, the expected time until one does is
-    least with the quickest first. Tests of one length stay in the suite's order.
+    The expected time until one finds it is least when tests come by their chance of finding it
+    over their time. The chance is taken to follow what they have found in other mutants: with
+    nothing known, the quickest come first. Equals stay in the suite's order.
+
+    Args:
+        tests: the suite's.
+        outcomes: of other mutants.
     """
-    return [test.id for test in sorted(tests, key=lambda test: test.expected_seconds)]
+    kills = Counter(one.killed_by for one in outcomes if one.fate is Fate.KILLED)
 
+    def worth(test: Entry) -> float:
+        return (kills[test.id] + PRIOR_KILLS) / max(test.expected_seconds, 1.0)
 
-def suite_digest(folder: Path) -> str:
-    """SHA-256 over the Python files of a suite, names included."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
+    return [test.id for test in sorted(tests, key=worth, reverse=True)]
 
 
 def run_campaign(
     mutants: Sequence[Mutant],
+    tests: Sequence[Entry],
     attempt: Attempt,
     document: MutantsDocument,
     file: Path,
@@ -54,6 +62,7 @@ def run_campaign(
 
     Args:
         mutants: which ones, in order.
+        tests: the suite's.
         attempt: runs the suite against one.
         document: the campaign's, with no mutants yet.
         file: where the document goes.
@@ -76,7 +85,7 @@ def run_campaign(
             say(f"{at}: {mutant.title}")
             began = clock()
             try:
-                outcome = attempt(mutant)
+                outcome = attempt(mutant, soonest_first(tests, document.mutants))
             except LabBroken as error:
                 outcome = lab_trouble(mutant, error, seconds=clock() - began)
             say(f"{at}: {words(outcome)}")

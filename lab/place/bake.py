@@ -27,17 +27,18 @@ from lab.images.boot import read_guest, read_host
 from lab.images.store import BuiltImage
 from lab.place.hardware import (
     GUEST_DISK,
-    GUEST_DISK_IN_DOM0,
     ROOT_DISK,
     VG_DISK,
     VG_SIZE_MIB,
+    guest_disk,
     machine_spec,
 )
-from lab.place.place import Access
+from lab.place.place import Access, config_in_dom0
 from lab.place.stage import Stage, StageStore, copy_stage, freeze
 from lab.qemu.accel import AccelChoice
 from lab.qemu.disk import create_blank, create_overlay
 from lab.qemu.machine import Machine, MachineSpec
+from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
 from lab.xen.domain import Domain
 from lab.xen.toolstack import Toolstack
@@ -45,9 +46,9 @@ from lab.xen.xl import XlToolstack
 from lab.xen.xm import XM_OVER_XL, XmToolstack, install_shim, shim
 
 #: Part of every key: raise it when a bake does something else than before.
-BAKE_VERSION = 5
+BAKE_VERSION = 6
 DOMAIN_NAME = "virtdemo"
-_CONFIG_IN_DOM0 = f"/etc/xen/{DOMAIN_NAME}.cfg"
+_CONFIG_IN_DOM0 = config_in_dom0(DOMAIN_NAME)
 _FILES_IN_DOM0 = "/var/lib/pvlab"
 #: Where dom0 keeps what a guest writes to its console, by the type of the guest: an HVM one's
 #: serial port is a file of its configuration, a PV one's console is logged by xenconsoled,
@@ -341,20 +342,23 @@ class Baker:
             dom0.put(self._guest_image.path / file, files[name], deadline)
         template = (self._guest_image.path / self._guest.domain_config).read_text()
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - a domain configuration, not markup
-        config = environment.from_string(template).render(
+        disk = guest_disk(self._host)
+        rendered = environment.from_string(template).render(
             name=DOMAIN_NAME,
             memory_mib=self._profile.memory.guest_mib,
-            system_disk=GUEST_DISK_IN_DOM0,
+            system_disk=disk,
             serial_log=self._serial_log,
             **files,
         )
+        config = DomainConfig.read(rendered).with_keys(self._host.domain_keys)
+        toolstack = self._toolstack(dom0)
         dom0.run(
-            f"cat > {shlex.quote(_CONFIG_IN_DOM0)} && blockdev --flushbufs {GUEST_DISK_IN_DOM0}",
+            f"cat > {shlex.quote(_CONFIG_IN_DOM0)} && blockdev --flushbufs {disk}",
             deadline,
-            stdin=config.encode(),
+            stdin=toolstack.configuration(config).encode(),
             check=True,
         )
-        return self._toolstack(dom0).create(_CONFIG_IN_DOM0, deadline)
+        return toolstack.create(_CONFIG_IN_DOM0, deadline)
 
     def _toolstack(self, dom0: Dom0) -> Toolstack:
         return XmToolstack(dom0) if self._profile.toolstack == "xm" else XlToolstack(dom0)

@@ -20,11 +20,12 @@ from lab.core.errors import DeadlineExpired, LabBroken, PvlabError
 from lab.core.journal import noun
 from lab.guest.channel import Channel
 from lab.guest.crash import CrashMonitor
+from lab.guest.driverstore import InstallResult
 from lab.guest.guest import Guest
 from lab.images.boot import GuestBoot, HostBoot
 from lab.place import health
 from lab.place.core import core_size
-from lab.place.hardware import EXCHANGE_IN_DOM0, GUEST_DISK_IN_DOM0
+from lab.place.hardware import exchange_disk, guest_disk
 from lab.place.health import Health
 from lab.qemu.machine import Machine
 from lab.xen.dom0 import Dom0
@@ -38,6 +39,11 @@ from lab.xen.xm import XmToolstack
 
 #: The volume group that people's attach commands name.
 VOLUME_GROUP = "vg00"
+
+
+def config_in_dom0(domain: str) -> str:
+    """Path in dom0 of a domain's configuration."""
+    return f"/etc/xen/{domain}.cfg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Access:
             "root",
             self.host_folder / self.host.private_key,
             host_key=paramiko.PKey.from_type_string(kind, base64.b64decode(blob)),
+            old_server=self.host.ssh == "sha1",
         )
         try:
             dom0.connect(deadline, while_waiting=machine.check_alive)
@@ -111,6 +118,8 @@ class Place:
         domain: the guest's domain as it was when the place started.
         serial_bytes: length of the guest's serial log at that moment.
         timings: steps so far, in s by name; more are added.
+        installed: what the installation of a driver said that was there when the place started,
+            with DbgView running; None when there was none.
         owned: whether ``close`` ends the machine.
     """
 
@@ -125,6 +134,7 @@ class Place:
         serial_bytes: int,
         timings: Mapping[str, float],
         *,
+        installed: InstallResult | None = None,
         owned: bool = True,
     ) -> None:
         self.name = name
@@ -134,6 +144,7 @@ class Place:
         self.access = access
         self.domain = domain
         self.timings = dict(timings)
+        self.installed = installed
         self._serial_bytes = serial_bytes
         self._owned = owned
         self._dom0: Dom0 | None = None
@@ -259,9 +270,10 @@ class Place:
         boot = self.access.guest
         parts = [part for part in (boot.c_folder, *inside.split("\\")) if part]
         pattern = "/".join(["/mnt", *parts])
-        device = f"{GUEST_DISK_IN_DOM0}{boot.c_partition}"
+        disk = guest_disk(self.access.host)
+        device = f"{disk}{boot.c_partition}"
         script = (
-            f"partx -u {GUEST_DISK_IN_DOM0} 2> /dev/null; mount -o ro,noload {device} /mnt || "
+            f"partx -u {disk} 2> /dev/null; mount -o ro,noload {device} /mnt || "
             f"mount -o ro {device} /mnt || exit 32; "
             f"find /mnt -xdev -ipath {shlex.quote(pattern)} -type f -exec cat {{}} +; umount /mnt"
         )
@@ -280,8 +292,9 @@ class Place:
         Raises:
             LabBroken: the toolstack could not dump it, or dumped no core.
         """
-        self.toolstack.dump_core(self.domain, EXCHANGE_IN_DOM0, deadline)
-        self.dom0.run(f"blockdev --flushbufs {EXCHANGE_IN_DOM0}", deadline, check=True)
+        exchange = exchange_disk(self.access.host)
+        self.toolstack.dump_core(self.domain, exchange, deadline)
+        self.dom0.run(f"blockdev --flushbufs {exchange}", deadline, check=True)
         with self.machine.exchange.open("rb") as file:
             left = core_size(file)
             file.seek(0)
@@ -303,7 +316,7 @@ class Place:
                     self.dom0,
                     domain=self.access.domain,
                     listing=self.toolstack.command("list", self.access.domain),
-                    disks=(GUEST_DISK_IN_DOM0, EXCHANGE_IN_DOM0),
+                    disks=(guest_disk(self.access.host), exchange_disk(self.access.host)),
                     guest_type=self.access.guest.guest_type,
                     ended_on_purpose="guest" in self.__dict__ and self.guest.crash.retired,
                     deadline=deadline,
@@ -334,16 +347,20 @@ class Place:
             deadline,
         )
 
-    def close(self) -> None:
-        """Let go of everything; may be called twice, never raises."""
+    def disconnect(self, deadline: Deadline) -> None:
+        """Leave the guest and dom0, in order; never raises."""
         if "guest" in self.__dict__:
-            # The shell dies with the machine; a place that lives on gets its shell closed.
-            alive = not self._owned and self.machine.alive
             with contextlib.suppress(PvlabError):
-                self.guest.close(Deadline(5.0 if alive else 0.0))
+                self.guest.close(deadline)
         if self._dom0 is not None:
             self._dom0.close()
             self._dom0 = None
+
+    def close(self) -> None:
+        """Let go of everything; may be called twice, never raises."""
+        # The shell dies with the machine; a place that lives on gets its shell closed.
+        alive = not self._owned and self.machine.alive
+        self.disconnect(Deadline(5.0 if alive else 0.0))
         if self._owned:
             self.machine.stop(grace=0.5)
         else:

@@ -37,7 +37,7 @@ def guest_image(profile: Profile, guest_type: GuestType, accel: str) -> str:
     """
     if guest_type == "hvm":
         return profile.guest_image
-    if profile.guest_kind != "standin":
+    if not profile.pv_twin:
         raise UsageError(
             f"profile {profile.name} needs an HVM guest, which {accel} cannot run",
             hint="use a machine with KVM and nested virtualisation, or --accel tcg-hvm",
@@ -47,7 +47,7 @@ def guest_image(profile: Profile, guest_type: GuestType, accel: str) -> str:
 
 def guest_label(profile: Profile, guest_type: GuestType) -> str:
     """What reports call the guest: on a rung without HVM, another stand-in runs."""
-    if guest_type == "pv" and profile.guest_kind == "standin":
+    if guest_type == "pv" and profile.pv_twin:
         return LABEL_PV
     return profile.guest_label
 
@@ -80,7 +80,7 @@ def check_driver(profile: Profile, package: DriverPackage, guest_type: GuestType
     wanted = _PROCESSORS[guest_type]
     if package.processor not in (None, wanted):
         hint = ""
-        if profile.guest_kind == "standin":
+        if profile.own_drivers:
             hint = f"its own packages: pvlab image build {DRIVERS[guest_type]}"
         raise UsageError(
             f"{package.source}: the driver is for {package.processor}, the guest that this "

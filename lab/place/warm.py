@@ -11,9 +11,13 @@ from pathlib import Path
 from lab import __version__
 from lab.config.profile import Profile
 from lab.core.deadline import Deadline
+from lab.drivers.package import DriverPackage
+from lab.guest.driverstore import InstallResult
 from lab.images.progress import Silent
 from lab.images.store import BuiltImage, Store
 from lab.place.bake import Baker, baked_domain
+from lab.place.equip import equipped_or_not
+from lab.place.pace import pace
 from lab.place.place import Access, Place
 from lab.place.stage import Stage, StageStore
 from lab.place.standin import guest_image
@@ -56,6 +60,8 @@ class Template:
         spec: the machine that made it.
         access: how to get into a clone.
         bake_seconds: how long each part of making it took when it was made.
+        spec_in: the machine of ``spec`` with its files in another folder.
+        installed: what the installation of a driver said that is part of the state.
     """
 
     key: str
@@ -67,6 +73,8 @@ class Template:
     spec: MachineSpec
     access: Access
     bake_seconds: Mapping[str, float]
+    spec_in: Callable[[Path], MachineSpec]
+    installed: InstallResult | None = None
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -75,6 +83,13 @@ class Template:
         found = self.stage.facts["identity"]
         assert isinstance(found, dict)  # noqa: S101 - written by Baker
         return found
+
+    @property
+    def pace(self) -> float:
+        """How many times as long as on the reference machine things take on this one, as far
+        as that was measured; at least 1."""
+        measured = self.stage.facts.get("pace_seconds")
+        return pace(measured, self.accel.name) if isinstance(measured, float) else 1.0
 
     @property
     def folder(self) -> Path:
@@ -112,8 +127,13 @@ class Template:
             baked_domain(self.stage),
             int(str(self.stage.facts["serial_bytes"])),
             timings,
+            installed=self.installed,
             owned=not detached,
         )
+
+    def with_driver(self, package: DriverPackage, say: Say) -> Template:
+        """The same with a driver installed, or as it is: see ``equipped_or_not``."""
+        return equipped_or_not(self, package, say)
 
 
 def prepare(profile: Profile, *, accel: str | None = None, progress: Say) -> Template:
@@ -183,4 +203,5 @@ class Kitchen:
             spec=baker.spec(stage.folder),
             access=baker.access(),
             bake_seconds={k: float(v) for k, v in baker.recorded(stage, "seconds").items()},
+            spec_in=baker.spec,
         )

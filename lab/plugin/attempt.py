@@ -107,11 +107,12 @@ def _look(
 
 
 def _expected(item: pytest.Item, lab: Lab) -> float | None:
-    """What a test takes at most, in s: on the accelerator that it ran on, if that is known."""
+    """What a test takes at most, in s: on the accelerator and the machine that it ran on, if
+    they are known."""
     if lab.prepared is None or EXPECTED not in item.stash:
         return item.stash.get(EXPECTED, None)
     asked = settings(item.config)
-    return expected(item, Intensity(asked.intensity, lab.prepared.accel.name))
+    return lab.pace * expected(item, Intensity(asked.intensity, lab.prepared.accel.name))
 
 
 def _after_failure(

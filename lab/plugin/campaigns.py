@@ -18,9 +18,10 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from lab.core.errors import Blame, DriverFailure, GuestCrashed, LabBroken, PvlabError
-from lab.plugin.keys import ERROR
+from lab.plugin.keys import ERROR, TURN
 from lab.plugin.options import settings
 from lab.plugin.recorder import attach, findings
+from lab.plugin.turns import base_id, on_baseline
 from lab.suite.campaign import Campaign, Plan
 from lab.suite.sequential import least, most
 
@@ -89,6 +90,8 @@ class CampaignItem(pytest.Item):
         self.keywords.update(function.keywords)
         self.extra_keyword_matches = set(function.extra_keyword_matches)
         self.fixturenames = list(function.fixturenames)
+        if TURN in function.stash:
+            self.stash[TURN] = function.stash[TURN]
 
     @classmethod
     def instead_of(cls, function: pytest.Function, plan: Plan) -> CampaignItem:
@@ -128,13 +131,13 @@ class CampaignItem(pytest.Item):
         """The command that repeats one attempt, with what this session was asked for."""
         asked = settings(self.config)
         options: dict[str, Path | str | None] = {
-            "--driver": asked.driver,
+            "--driver": asked.baseline if on_baseline(self) else asked.driver,
             "--profile": asked.profile,
             "--config": asked.config,
             "--accel": asked.accel,
         }
         path = os.path.relpath(self.path, self.config.invocation_params.dir)
-        test = f"{path}::{self.nodeid.partition('::')[2]}"
+        test = f"{path}::{base_id(self).partition('::')[2]}"
         words = ["pvlab", "run", test, "--seed", str(seed)]
         for option, value in options.items():
             if value is not None:

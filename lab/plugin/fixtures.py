@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.plugin.keys import COLLECTOR, PLACE, active_workplace
+from lab.plugin.keys import COLLECTOR, PLACE, active_workplace, wants_installed
 from lab.suite.intensity import Intensity
 from lab.suite.jitter import Jitter
 
@@ -113,14 +113,16 @@ def place(request: pytest.FixtureRequest, pvlab_run: Workplace, lab: Lab) -> Ite
     """A clone of the template of this test's own: Xen, dom0, and a live guest.
 
     Function scope, always: cloning takes less than a second, and a crash stays in its test.
+    For tests with ``installed_driver``, the guest has the driver in it already.
     What the test does with it is recorded, and kept with its evidence as ``scenario.yaml``.
     """
     from lab.plugin.recording import recording
 
-    clone = lab.clone()
+    item = request.node
+    clone = lab.clone(pvlab_run.package_for(item) if wants_installed(item) else None)
     try:
         pvlab_run.adopt(request.node, clone)
-        with recording(request.node):
+        with recording(request.node, installed=clone.installed is not None):
             yield clone
     finally:
         pvlab_run.release(request.node)
@@ -139,23 +141,25 @@ def guest(place: Place) -> Guest:
     return place.guest
 
 
-@pytest.fixture(scope="session")
-def driver_package(pvlab_run: Workplace) -> DriverPackage:
+@pytest.fixture
+def driver_package(request: pytest.FixtureRequest, pvlab_run: Workplace) -> DriverPackage:
     """The driver package under test, unpacked and checked.
 
-    Session scope: it is read-only, and was refused before the first test if it is unusable.
+    Function scope, as a session may run a test on two drivers by turns. It is read-only, and was
+    refused before the first test if it is unusable.
     """
-    return pvlab_run.driver_package
+    return pvlab_run.package_for(request.node)
 
 
 @pytest.fixture
-def dbgview(guest: Guest, lab: Lab) -> DbgView:
+def dbgview(place: Place, guest: Guest, lab: Lab) -> DbgView:
     """DbgView, logging what drivers print in the guest.
 
     Function scope. Drivers are installed after it is running, so that their first words are
     kept. Its log goes into the evidence by itself.
     """
-    guest.dbgview.start(lab.deadline("command"))
+    if place.installed is None:
+        guest.dbgview.start(lab.deadline("command"))
     return guest.dbgview
 
 
@@ -165,9 +169,13 @@ def installed_driver(
 ) -> InstallResult:
     """The driver under test, installed in this test's clone.
 
-    Function scope: the clone is fresh, so the installation is too. A package that does not
-    install, or crashes the guest while it does, is the driver's failure.
+    Function scope. It was installed once, in the state that the clone was made from; with the
+    marker ``fresh_install``, or where that state could not be made, it is installed in the clone
+    itself. A package that does not install, or crashes the guest while it does, is the driver's
+    failure.
     """
+    if place.installed is not None:
+        return place.installed
     deadline = lab.deadline("boot")
     with guest.crash.guard(f"the installation of {driver_package.name}", deadline):
         result = guest.drivers.install(driver_package, deadline)
@@ -210,6 +218,23 @@ def replay(
         ).run(scenario)
 
     return replay
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Notes what a test measured: ``figure("sequential reads, ms", 37)``.
+
+    Function scope. Less is better, and 0 or less is no figure: a gate that compares drivers
+    compares figures of one name. They are among the test's properties.
+    """
+
+    # Imported late, as for ``block_device``.
+    from lab.gate.observation import FIGURE
+
+    def note(name: str, value: float) -> None:
+        request.node.user_properties.append((f"{FIGURE}{name}", f"{value:.6g}"))
+
+    return note
 
 
 @pytest.fixture

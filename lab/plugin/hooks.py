@@ -106,7 +106,7 @@ def _start(config: pytest.Config, mine: Sequence[pytest.Item]) -> None:
     )
     config.stash[WORKPLACE] = run
     if any(tests_driver(item) for item in mine):
-        expect(mine, run.errata)
+        expect(mine, run.errata_for)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -151,7 +151,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what the session's first error makes impossible."""
     workplace = item.config.stash.get(WORKPLACE, None)
     if workplace is not None and uses_lab(item) and workplace.lab.broken:
-        pytest.skip(f"the lab is broken: {workplace.lab.broken}")
+        from lab.results.record import LAB_IS_BROKEN
+
+        pytest.skip(f"{LAB_IS_BROKEN}{workplace.lab.broken}")
 
 
 @pytest.hookimpl(wrapper=True)

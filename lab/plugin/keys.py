@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lab.plugin.run import Run
     from lab.plugin.sources import PlaceSources
     from lab.plugin.workplace import Workplace
+    from lab.results.record import Turn
     from lab.scenario.record import Recorder
     from lab.suite.errata import Erratum
 
@@ -43,6 +44,9 @@ SOURCES: pytest.StashKey[PlaceSources] = pytest.StashKey()
 RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 """In an item: what listens to its test, for the scenario that it runs."""
 
+TURN: pytest.StashKey[Turn] = pytest.StashKey()
+"""In an item: which run of its test it is, in a session that has a plan of them."""
+
 RUN_FIXTURE = "pvlab_run"
 """A test that has this fixture, directly or not, uses the lab."""
 
@@ -51,6 +55,12 @@ STANDIN_DRIVERS = "standin-drivers"
 
 DRIVER_FIXTURE = "driver_package"
 """A test that has this fixture, directly or not, is a test of the driver."""
+
+INSTALLED_FIXTURE = "installed_driver"
+"""A test that has this fixture, directly or not, has the driver in its guest."""
+
+FRESH_INSTALL = "fresh_install"
+"""Marker of tests in which the driver is installed anew."""
 
 
 def fixture_names(item: pytest.Item) -> tuple[str, ...]:
@@ -67,6 +77,11 @@ def uses_lab(item: pytest.Item) -> bool:
 def tests_driver(item: pytest.Item) -> bool:
     """Whether a test tests the driver, rather than the lab."""
     return DRIVER_FIXTURE in fixture_names(item)
+
+
+def wants_installed(item: pytest.Item) -> bool:
+    """Whether a test begins behind the driver's installation, rather than before it."""
+    return INSTALLED_FIXTURE in fixture_names(item) and not item.get_closest_marker(FRESH_INSTALL)
 
 
 def active_workplace(config: pytest.Config) -> Workplace:

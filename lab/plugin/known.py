@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from lab.core.errors import Blame, GuestCrashed
 from lab.plugin.keys import ERRATUM, tests_driver
 from lab.plugin.recorder import attach
+from lab.plugin.turns import base_id
 from lab.suite.blame import Verdict
 from lab.suite.errata import Errata, Erratum
 
 
-def expect(items: Iterable[pytest.Item], errata: Errata) -> None:
-    """Mark the tests that the errata name as expected to fail."""
+def expect(items: Iterable[pytest.Item], errata_for: Callable[[pytest.Item], Errata]) -> None:
+    """Mark the tests that the errata name as expected to fail.
+
+    Args:
+        items: the tests.
+        errata_for: gives the errata of the driver that a test runs on.
+    """
     for item in items:
-        erratum = errata.about(item.nodeid) if tests_driver(item) else None
+        erratum = errata_for(item).about(base_id(item)) if tests_driver(item) else None
         if erratum is not None:
             item.stash[ERRATUM] = erratum
             item.add_marker(pytest.mark.xfail(reason=erratum.why, strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lab.core.errors import UsageError
-from lab.plugin.keys import fixture_names
+from lab.plugin.keys import FRESH_INSTALL, fixture_names
 from lab.suite.campaign import ATTEMPTS, Plan
 from lab.suite.catalogue import Entry
 from lab.suite.costs import check_steps, expected_seconds
@@ -19,6 +19,7 @@ MARKERS = (
     "claim(text, source): the driver's claim, or the report of a defect, that a test guards",
     "cost(**steps): how often a test does what takes time, cost(attach=3, reboot=1); a number, "
     "or a lab.suite.intensity.Count; the steps are those of lab.suite.costs",
+    "fresh_install: the driver is installed in the test's own clone, rather than once for all",
     "destructive: the test leaves its guest unusable, which costs nothing here",
     "race(attempts, limit=0.02, confidence=0.95, first_seed=1): the test is run as a campaign "
     "of attempts, each with a seed and a clone of its own, until it is known whether it fails "
@@ -30,8 +31,9 @@ MARKERS = (
 SUITE_MARKER = "area"
 """A test that has it belongs to a suite of driver tests; others are nobody's to deselect."""
 
-FIXTURE_STEPS = {"place": "place", "installed_driver": "install", "block_device": "attach"}
-"""What using a fixture costs, unless the marker ``cost`` says so itself."""
+FIXTURE_STEPS = {"place": "place", "block_device": "attach"}
+"""What using a fixture costs, unless the marker ``cost`` says so itself. The driver is installed
+before the tests, but for those that are marked as ``FRESH_INSTALL``."""
 
 RACE = frozenset({"attempts", "limit", "confidence", "first_seed"})
 
@@ -110,6 +112,8 @@ def expected(item: pytest.Item, intensity: Intensity) -> float:
     for fixture, step in FIXTURE_STEPS.items():
         if fixture in names:
             steps.setdefault(step, 1)
+    if item.get_closest_marker(FRESH_INSTALL) is not None:
+        steps.setdefault("install", 1)
     plan = plan_of(item, intensity)
     return expected_seconds(steps, intensity) * (plan.attempts if plan is not None else 1)
 

@@ -26,7 +26,14 @@ OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("intensity", "LEVEL", "how much to do: smoke, standard or soak (default: standard)"),
     ("seed", "N", "repeat one attempt of each race: the one with this seed"),
     ("errata", "DIR", "errata files of driver releases (default: drivers/errata)"),
+    ("baseline", "PATH", "driver package that a plan's turns compare the other one with"),
+    (
+        "plan",
+        "FILE",
+        "turns to run, in order: which test on which driver, as pvlab gate plans them",
+    ),
     ("core", "yes|no", "keep the memory of a guest that crashed (default: yes)"),
+    ("order", "balanced|given", "how workers share tests: the longest first, or as they come"),
     ("catalogue", "FILE", "write what the collected tests are, and run none"),
 )
 """Name, metavar and help of each option."""
@@ -76,6 +83,9 @@ class Settings:
         errata: folder of errata files; ``None`` for the published drivers'.
         core: whether the memory of a guest that crashed is kept: minutes where the processor is
             emulated.
+        balanced: whether workers are to end together, rather than take the tests as they come.
+        baseline: package to compare with; ``None`` for none.
+        plan: file with the turns to run; ``None`` to run every test once.
     """
 
     driver: Path | None
@@ -88,6 +98,9 @@ class Settings:
     seed: int | None = None
     errata: Path | None = None
     core: bool = True
+    balanced: bool = True
+    baseline: Path | None = None
+    plan: Path | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:
@@ -95,7 +108,8 @@ class Settings:
 
         Raises:
             UsageError: the run's name is not a plain file name, the intensity is unknown,
-                the seed is no number, or core is neither yes nor no.
+                the seed is no number, core is neither yes nor no, or the order is neither
+                balanced nor given.
         """
 
         def value(name: str) -> str | None:
@@ -115,6 +129,9 @@ class Settings:
         core = value("core") or "yes"
         if core not in ("yes", "no"):
             raise UsageError(f"core: yes or no, not '{core}'")
+        order = value("order") or "balanced"
+        if order not in ("balanced", "given"):
+            raise UsageError(f"order: balanced or given, not '{order}'")
         return cls(
             driver=path("driver"),
             profile=value("profile"),
@@ -126,6 +143,9 @@ class Settings:
             seed=None if seed is None else int(seed),
             errata=path("errata"),
             core=core == "yes",
+            balanced=order == "balanced",
+            baseline=path("baseline"),
+            plan=path("plan"),
         )
 
 

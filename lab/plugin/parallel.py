@@ -72,7 +72,10 @@ class Order:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Put the longest first, if any of them uses the lab."""
-        if any(EXPECTED in item.stash for item in items):
+        # A plan is an order already.
+        asked = settings(config)
+        ordered = asked.plan is not None or not asked.balanced
+        if not ordered and any(EXPECTED in item.stash for item in items):
             workers = int(config.workerinput["workercount"])  # type: ignore[attr-defined]
             items[:] = spread(items, lambda item: item.stash.get(EXPECTED, 0.0), workers)
 
@@ -125,7 +128,7 @@ def start_worker(config: pytest.Config, mine: Sequence[pytest.Item]) -> None:
             workplace = Workplace(config, lambda settings: Path(told[FOLDER]))
             config.stash[WORKPLACE] = workplace
             if driver_wanted:
-                expect(mine, workplace.errata)
+                expect(mine, workplace.errata_for)
         except PvlabError:
             pass  # The controller meets it too, and tells it once, before it gives out tests.
     note = Note(
@@ -186,7 +189,7 @@ def collected(node: WorkerController) -> None:
     ready = config.stash.setdefault(READY, {})
     ready[node.gateway.id] = note.pid
     if len(ready) == workers and run.lab.prepared is None:
-        _prepare(run)
+        _prepare(run, driver_wanted=note.driver_wanted)
 
 
 def forget(node: WorkerController) -> None:
@@ -210,10 +213,12 @@ def interrupt_workers(config: pytest.Config) -> None:
             os.kill(pid, signal.SIGTERM)
 
 
-def _prepare(run: Run) -> None:
+def _prepare(run: Run, *, driver_wanted: bool) -> None:
     """Prepare the template before any worker wants it: here, somebody sees what happens."""
     try:
         run.lab.template  # noqa: B018 - made by being asked for
+        if driver_wanted:
+            run.lab.with_driver(run.driver_package)
     except PvlabError as error:
         run.unprepared(error)
         pytest.exit(f"pvlab: {error}", returncode=int(error.exit_code))

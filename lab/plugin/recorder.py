@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.core.errors import Blame
-from lab.results.record import EndedHow, Outcome, TestRecord
+from lab.results.record import INTERRUPTED, EndedHow, Outcome, TestRecord
 from lab.suite.blame import first_line
 
 ATTRIBUTE = "pvlab"
@@ -65,9 +65,7 @@ def merge(old: TestRecord | None, report: pytest.TestReport, seconds: float) -> 
 
 def interrupted(nodeid: str, seconds: float) -> TestRecord:
     """The record of the test that was running when somebody interrupted the run."""
-    return TestRecord(
-        id=nodeid, outcome=Outcome.SKIPPED, seconds=seconds, message="interrupted while it ran"
-    )
+    return TestRecord(id=nodeid, outcome=Outcome.SKIPPED, seconds=seconds, message=INTERRUPTED)
 
 
 def ended(exit_status: int) -> EndedHow:

@@ -34,9 +34,14 @@ def seed_of(item: pytest.Item) -> int:
 
 
 @contextmanager
-def recording(item: pytest.Item) -> Iterator[None]:
-    """Record what a test does with its place."""
-    recorder = item.stash[RECORDER] = Recorder(seed=seed_of(item))
+def recording(item: pytest.Item, *, installed: bool) -> Iterator[None]:
+    """Record what a test does with its place.
+
+    Args:
+        item: the test.
+        installed: whether its guest has the driver already.
+    """
+    recorder = item.stash[RECORDER] = Recorder(seed=seed_of(item), installed=installed)
     with journal.listening(recorder):
         yield
 
@@ -61,7 +66,7 @@ def keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:
         about["accelerator"] = lab.prepared.accel.name
     if workplace is not None and tests_driver(item):
         with contextlib.suppress(PvlabError):
-            package = workplace.driver_package
+            package = workplace.package_for(item)
             about["driver"] = f"{package.name} {package.version}".strip()
             about["driver_sha256"] = package.identity
     scenario = recorder.scenario(failed=verdict is not None, **about)

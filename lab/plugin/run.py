@@ -20,6 +20,7 @@ from lab.gate.verdict import verdict
 from lab.place.standin import asked_for, guest_label
 from lab.plugin import recorder
 from lab.plugin.options import Settings
+from lab.plugin.turns import by_id, read_plan
 from lab.plugin.workplace import Workplace
 from lab.results import facts
 from lab.results.folder import create_run_folder
@@ -28,7 +29,6 @@ from lab.results.record import (
     JUNIT_NAME,
     REPORT_NAME,
     Accelerator,
-    Driver,
     Image,
     KnownIssue,
     Outcome,
@@ -69,10 +69,14 @@ class Run(Workplace):
     ) -> None:
         super().__init__(config, _folder)
         self._writer: RunWriter | None = None
+        self._turns = by_id(read_plan(config))
         known: tuple[tuple[str, Erratum], ...] = ()
         if driver_wanted:
+            turns = [self._turns[test] for test in tests if test in self._turns]
+            mine = [turn.test for turn in turns if turn.driver == "new"] if turns else tests
             try:
-                known = self.errata.naming(tests)
+                known = self.errata.naming(dict.fromkeys(mine))
+                self.baseline  # noqa: B018 - refused before anything runs, if it is unusable
             except PvlabError:
                 # Nothing ran, so nothing stays: neither a folder nor a record.
                 self.folder.rmdir()
@@ -132,7 +136,7 @@ class Run(Workplace):
         """
         known = {test.id for test in self.record.tests}
         for nodeid in sorted(self._running - known):
-            self.writer.put(recorder.interrupted(nodeid, self._seconds.get(nodeid, 0.0)))
+            self._put(recorder.interrupted(nodeid, self._seconds.get(nodeid, 0.0)))
         ended_how = recorder.ended(exit_status)
         final = self.record.model_copy(update={"ended_how": ended_how})
         self.writer.finish(verdict(final), ended_how)
@@ -158,7 +162,7 @@ class Run(Workplace):
     def loaded(self, driver: DriverPackage) -> None:
         """Record what is tested, if the record was begun without it."""
         if self._writer is not None:
-            self._writer.update(driver=_driver(driver))
+            self._writer.update(driver=facts.driver(driver))
 
     def prepared(self, template: Template) -> None:
         """Record what the tests run on."""
@@ -193,8 +197,9 @@ class Run(Workplace):
         )
 
     def _put(self, test: TestRecord) -> None:
+        turn = self._turns.get(test.id)
         try:
-            self.writer.put(test)
+            self.writer.put(test.model_copy(update={"turn": turn}) if turn else test)
         except LabBroken as error:
             # Without a record there is no verdict: going on would waste everybody's time.
             pytest.exit(f"pvlab: {error}", returncode=int(ExitCode.LAB_BROKEN))
@@ -218,7 +223,8 @@ class Run(Workplace):
             guest_label=guest_label(self.profile, asked_for(self.settings.accel) or "hvm"),
             host=facts.host(),
             intensity=self.settings.intensity.value,
-            driver=_driver(self._driver) if self._driver else None,
+            driver=facts.driver(self._driver) if self._driver else None,
+            baseline=facts.driver(self._baseline) if self._baseline else None,
             versions=facts.versions(),
         )
 
@@ -240,14 +246,4 @@ def _errata(known: Iterable[tuple[str, Erratum]]) -> tuple[KnownIssue, ...]:
     return tuple(
         KnownIssue(test=test, why=erratum.why, source=erratum.source, until=erratum.until)
         for test, erratum in known
-    )
-
-
-def _driver(package: DriverPackage) -> Driver:
-    return Driver(
-        name=package.name,
-        version=package.version,
-        sha256=package.identity,
-        basename=package.source.name,
-        files=tuple(str(file) for file in package.files),
     )

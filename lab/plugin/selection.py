@@ -13,6 +13,7 @@ from lab.plugin.campaigns import CampaignItem
 from lab.plugin.keys import EXPECTED, uses_lab
 from lab.plugin.marks import entry, expected, in_smoke, likely_accelerator, plan_of
 from lab.plugin.options import settings
+from lab.plugin.turns import arrange_turns
 from lab.suite.catalogue import Catalogue
 from lab.suite.intensity import Intensity, Level
 
@@ -28,7 +29,8 @@ def likely_intensity(config: pytest.Config) -> Intensity:
 
 
 def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put campaigns in the place of races, note every test's time, deselect for smoke runs.
+    """Put turns in the place of tests and campaigns in that of races, note every test's time,
+    deselect for smoke runs.
 
     Args:
         config: of the session.
@@ -37,6 +39,7 @@ def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
     Raises:
         UsageError: a marker or an option is unusable.
     """
+    arrange_turns(config, items)
     intensity = likely_intensity(config)
     seed = settings(config).seed
     for position, item in enumerate(items):
@@ -46,7 +49,7 @@ def arrange(config: pytest.Config, items: list[pytest.Item]) -> None:
         if plan is not None and isinstance(item, pytest.Function):
             items[position] = CampaignItem.instead_of(item, plan)
         items[position].stash[EXPECTED] = expected(items[position], intensity)
-    if intensity.level is Level.SMOKE:
+    if intensity.level is Level.SMOKE and settings(config).plan is None:
         _deselect_all_but_smoke(config, items)
 
 

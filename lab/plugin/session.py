@@ -19,6 +19,7 @@ from lab.suite.allowance import Allowance, Granted
 
 if TYPE_CHECKING:
     from lab.config.profile import Deadlines, Profile
+    from lab.drivers.package import DriverPackage
     from lab.place.place import Place
     from lab.place.warm import Template
 
@@ -33,13 +34,22 @@ class Lab:
         profile: the profile of this session.
         prepare: gives the template; called once, when it is first needed.
         scratch: an existing folder for what clones need while they run.
+        say: told in lines what happens.
     """
 
-    def __init__(self, profile: Profile, prepare: Callable[[], Template], scratch: Path) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        prepare: Callable[[], Template],
+        scratch: Path,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.profile = profile
         self.scratch = scratch
         self._prepare = prepare
+        self._say = say
         self._template: Template | None = None
+        self._equipped: dict[str, Template] = {}
         self._broken: PvlabError | None = None
         self._preparation = 0.0
         self._misses = 0
@@ -109,14 +119,38 @@ class Lab:
         """
         return Granted(self.deadlines).deadline(allowance)
 
-    def clone(self) -> Place:
+    def with_driver(self, package: DriverPackage) -> Template:
+        """The template with a driver installed, if that can be done once for all its tests.
+
+        Raises:
+            PvlabError: there is no template.
+        """
+        template = self.template
+        if package.identity not in self._equipped:
+            started = time.monotonic()
+            try:
+                self._equipped[package.identity] = template.with_driver(package, self._say)
+            finally:
+                self._preparation += time.monotonic() - started
+        return self._equipped[package.identity]
+
+    @property
+    def pace(self) -> float:
+        """How many times as long as on the reference machine tests take on this one."""
+        return max((template.pace for template in self._equipped.values()), default=1.0)
+
+    def clone(self, package: DriverPackage | None = None) -> Place:
         """A place of its own for one test, with a running guest that answers.
+
+        Args:
+            package: the driver under test, which the place has installed if that could be
+                done once for all tests; None for a guest without it.
 
         Raises:
             LabBroken: the clone failed. The next test tries a new one; after
                 ``CLONES_IN_A_ROW`` misses in a row the session is broken.
         """
-        template = self.template
+        template = self.template if package is None else self.with_driver(package)
         self._clones += 1
         scratch = self.scratch / str(self._clones)
         scratch.mkdir(parents=True)

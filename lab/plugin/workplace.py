@@ -25,6 +25,7 @@ from lab.plugin.options import Settings, settings
 from lab.plugin.session import Lab
 from lab.plugin.sources import PlaceSources
 from lab.plugin.telling import say_past_capture
+from lab.plugin.turns import on_baseline
 from lab.suite.errata import Errata, errata_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Workplace:
         self.folder = folder(self.settings)
         self._scratch = _scratch()
         self._driver: DriverPackage | None = None
-        self.lab = Lab(self.profile, self._prepare, self._scratch.path)
+        self._baseline: DriverPackage | None = None
+        self._errata: dict[str, Errata] = {}
+        self.lab = Lab(self.profile, self._prepare, self._scratch.path, self.progress)
 
     @property
     def driver_package(self) -> DriverPackage:
@@ -68,13 +71,42 @@ class Workplace:
         return self._driver
 
     @property
+    def baseline(self) -> DriverPackage | None:
+        """The package that it is compared with, if there is one.
+
+        Raises:
+            UsageError: it is unusable.
+        """
+        if self._baseline is None and self.settings.baseline is not None:
+            scratch = self._scratch.path / "baseline"
+            self._baseline = DriverPackage.load(self.settings.baseline, scratch)
+        return self._baseline
+
+    def package_for(self, item: pytest.Item) -> DriverPackage:
+        """The package that a test is to run on.
+
+        Raises:
+            PvlabError: as ``driver_package`` and ``baseline``.
+        """
+        baseline = self.baseline if on_baseline(item) else None
+        return baseline or self.driver_package
+
+    @property
     def errata(self) -> Errata:
         """What is known about the driver under test.
 
         Raises:
             PvlabError: an errata file is malformed, or as ``driver_package``.
         """
-        return errata_of(self.driver_package, self.settings.errata)
+        return self._errata_of(self.driver_package)
+
+    def errata_for(self, item: pytest.Item) -> Errata:
+        """What is known about the driver that a test is to run on.
+
+        Raises:
+            PvlabError: an errata file is malformed, or as ``package_for``.
+        """
+        return self._errata_of(self.package_for(item))
 
     def adopt(self, item: pytest.Item, place: Place) -> None:
         """Make a place known as a test's, so that its evidence can be had."""
@@ -114,14 +146,20 @@ class Workplace:
         )
         if template is None:
             raise LabBroken("nothing prepared a template")
-        if self._driver is not None:
-            check_driver(self.profile, self._driver, template.accel.guest_type)
+        for package in (self._driver, self._baseline):
+            if package is not None:
+                check_driver(self.profile, package, template.accel.guest_type)
         self.prepared(template)
         return template
 
+    def _errata_of(self, package: DriverPackage) -> Errata:
+        if package.identity not in self._errata:
+            self._errata[package.identity] = errata_of(package, self.settings.errata)
+        return self._errata[package.identity]
+
     def _load_driver(self) -> DriverPackage:
         path = self.settings.driver or self.profile.driver
-        if path is None and self.profile.guest_kind == "standin":
+        if path is None and self.profile.own_drivers:
             # The stand-in comes with drivers, so that a checkout can be tried as it is.
             image = drivers_image(self.settings.accel)
             self.progress(f"no driver was named: the stand-in's own, {image}/good")

@@ -21,6 +21,7 @@ from pexpect.socket_pexpect import SocketSpawn
 
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken
+from lab.images.boot import Hardware
 from lab.qemu.emulator import Emulator
 from lab.qemu.qmp import Monitor, prompt
 
@@ -39,7 +40,7 @@ EXCHANGE = "exchange.raw"
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A virtio disk.
+    """A disk.
 
     Attributes:
         path: a qcow2 file.
@@ -60,15 +61,16 @@ class MachineSpec:
         accel: ``"kvm"`` or ``"tcg"``.
         cpu: QEMU's ``-cpu`` argument.
         memory_mib: RAM in MiB.
-        kernel: multiboot or Linux kernel for direct boot.
+        kernel: multiboot or Linux kernel for direct boot; None to start from the first disk.
         append: its command line.
         initrd: QEMU's ``-initrd`` argument: multiboot modules with their arguments.
-        disks: virtio disks in order (vda, vdb, ...).
+        disks: disks in order (vda, vdb, ... or hda, hdb, ...).
         forwards: ports inside (TCP) that get a loopback port outside, by name.
         ram_file: file that holds the RAM, or None for anonymous memory.
         ram_shared: whether writes reach ``ram_file`` (a template) or stay private (a clone).
         exchange_mib: size in MiB of the last disk, a raw file in the machine's scratch folder
             through which large things leave it at the speed of this machine; 0 for none.
+        hardware: chipset, and the kinds of its disks and network card.
     """
 
     name: str
@@ -76,7 +78,7 @@ class MachineSpec:
     accel: str
     cpu: str
     memory_mib: int
-    kernel: Path
+    kernel: Path | None
     append: str
     initrd: str
     disks: tuple[DiskSpec, ...]
@@ -84,6 +86,7 @@ class MachineSpec:
     ram_file: Path | None = None
     ram_shared: bool = False
     exchange_mib: int = 0
+    hardware: Hardware = field(default_factory=Hardware)
 
     def cloned(self, name: str, ram_file: Path) -> MachineSpec:
         """The same machine over a private view of ``ram_file`` and throwaway disks."""
@@ -99,14 +102,17 @@ class MachineSpec:
             "-nodefaults", "-no-user-config", "-display", "none",
             "-name", f"guest={escaped(self.name)}", "-accel", accel, "-cpu", self.cpu,
             "-smp", "1", "-m", str(self.memory_mib),
-            "-kernel", str(self.kernel), "-append", self.append, "-initrd", self.initrd,
         ]  # fmt: skip
+        if self.kernel is not None:
+            words += ["-kernel", str(self.kernel), "-append", self.append]
+            words += ["-initrd", self.initrd]
+        kind = self.hardware.machine
         if self.ram_file is None:
-            words += ["-machine", "q35"]
+            words += ["-machine", kind]
         else:
             share = "on" if self.ram_shared else "off"
             words += [
-                "-machine", "q35,memory-backend=ram",
+                "-machine", f"{kind},memory-backend=ram",
                 "-object", f"memory-backend-file,id=ram,size={self.memory_mib}M,"
                            f"mem-path={escaped(self.ram_file)},share={share}",
             ]  # fmt: skip
@@ -115,19 +121,19 @@ class MachineSpec:
             words += [
                 "-drive", f"if=none,id=disk{index},file={escaped(disk.path)},format=qcow2,"
                           f"cache=unsafe,snapshot={mode}",
-                "-device", f"virtio-blk-pci,drive=disk{index}",
+                "-device", self._disk_device(f"disk{index}", index),
             ]  # fmt: skip
         if self.exchange_mib:
             words += [
                 "-drive", f"if=none,id=exchange,file={EXCHANGE},format=raw,cache=unsafe",
-                "-device", "virtio-blk-pci,drive=exchange",
+                "-device", self._disk_device("exchange", len(self.disks)),
             ]  # fmt: skip
         # Port 0: the kernel picks a free port at the moment QEMU binds it, so that two
         # machines can never be given the same one. restrict=on: nothing gets out.
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in self.forwards.values())
         words += [
             "-netdev", f"user,id=net0,restrict=on{forwards}",
-            "-device", "virtio-net-pci,netdev=net0,romfile=",
+            "-device", f"{self.hardware.nic},netdev=net0,romfile=",
             "-chardev", "socket,id=serial,path=serial.sock,server,nowait,"
                         "logfile=serial.log,logappend=on",
             "-serial", "chardev:serial",
@@ -137,6 +143,12 @@ class MachineSpec:
         if incoming:
             words += ["-incoming", "defer"]
         return words
+
+    def _disk_device(self, drive: str, index: int) -> str:
+        if self.hardware.disk_bus == "virtio":
+            return f"virtio-blk-pci,drive={drive}"
+        # Two disks on each of the two channels of the chipset's own controller.
+        return f"ide-hd,drive={drive},bus=ide.{index // 2},unit={index % 2}"
 
 
 def escaped(value: Path | str) -> str:

@@ -1,4 +1,4 @@
-"""What the record says about this machine and its tools."""
+"""What the record says about this machine and its tools, and about a driver."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import platform
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab import __version__
-from lab.results.record import Host
+from lab.results.record import Driver, Host
+
+if TYPE_CHECKING:
+    from lab.drivers.package import DriverPackage
 
 LIBRARIES = ("paramiko", "pytest", "pytest-testinfra", "pywinrm", "pydantic", "qemu.qmp")
 
@@ -44,6 +48,17 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def driver(package: DriverPackage) -> Driver:
+    """A driver package, as records have it."""
+    return Driver(
+        name=package.name,
+        version=package.version,
+        sha256=package.identity,
+        basename=package.source.name,
+        files=tuple(str(file) for file in package.files),
+    )
 
 
 def _memory_mib(meminfo: Path) -> int:

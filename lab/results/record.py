@@ -17,6 +17,12 @@ RECORD_NAME = "run.json"
 REPORT_NAME = "report.html"
 JUNIT_NAME = "junit.xml"
 
+LAB_IS_BROKEN = "the lab is broken: "
+"""How the message of a test begins that was skipped since nothing could be run any more."""
+
+INTERRUPTED = "interrupted while it ran"
+"""Message of a test that was running when somebody ended the run; it counts as skipped."""
+
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
@@ -139,6 +145,16 @@ class Campaign(_Part):
     )
 
 
+class Turn(_Part):
+    """Which run of a test this is, in a run that compares two drivers or repeats tests."""
+
+    test: str = Field(min_length=1, description="pytest's node id without the turn.")
+    driver: Literal["new", "baseline"] = Field(
+        description='On which driver: "new" is the record\'s `driver`.'
+    )
+    repeat: int = Field(ge=1, description="Which run of the test on that driver, from 1.")
+
+
 class TestRecord(_Part):
     """One test."""
 
@@ -161,6 +177,9 @@ class TestRecord(_Part):
     )
     campaign: Campaign | None = Field(default=None, description="Of a race: its attempts.")
     properties: dict[str, str] = Field(default_factory=dict)
+    turn: Turn | None = Field(
+        default=None, description="Null in a run of one driver, each test once."
+    )
 
     @property
     def late(self) -> bool:
@@ -194,6 +213,9 @@ class RunRecord(_Part):
     )
     images: dict[str, Image] = Field(default_factory=dict)
     driver: Driver | None = None
+    baseline: Driver | None = Field(
+        default=None, description="What it is compared with; tests say in `turn` which they ran on."
+    )
     versions: dict[str, str] = Field(
         default_factory=dict, description="Tool to version: pvlab, python, qemu, xen, ..."
     )

@@ -62,7 +62,8 @@ LOOKS = frozenset(
         "Backing": "read digest written",
         "Job": "text generations wait_until",
         "Jitter": "delay order choose number",
-        "Place": "connect refresh_domain guest_serial read_offline dump_core health check close",
+        "Place": "connect refresh_domain guest_serial read_offline dump_core health check "
+        "disconnect close",
         "vbd": "read",
         "leaks": "holdings",
     }.items()
@@ -122,14 +123,16 @@ class Recorder:
 
     Attributes:
         seed: of the test's jitter.
+        installed: whether the guest has the driver: a scenario begins there, so the first
+            installation is no step of it.
     """
 
     seed: int = 1
+    installed: bool = False
     _steps: list[AnyStep] = field(default_factory=list)
     _by_path: dict[str, _Known] = field(default_factory=dict)
     _jobs: dict[int, tuple[str, object]] = field(default_factory=dict)
     _pending: BaseException | None = None
-    _installed: bool = False
     _dropped: int = 0
 
     def heard(self, call: Call) -> None:
@@ -442,9 +445,8 @@ class Recorder:
         return [_step(op="in_guest", command=call.arguments["command"], may_fail=refused)]
 
     def _install(self, call: Call) -> Sequence[AnyStep]:
-        if not self._installed:
-            # A scenario begins in a guest that has the driver.
-            self._installed = call.error is None
+        if not self.installed:
+            self.installed = call.error is None
             return []
         return [_step(op="install_driver")]
 

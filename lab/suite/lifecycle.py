@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, DriverFailure, GuestCrashed
 from lab.core.journal import verb
-from lab.place.place import Place
+from lab.place.place import Place, config_in_dom0
 from lab.xen.domain import Domain
 
 IMAGE = "/var/lib/pvlab/saved"
@@ -61,6 +62,34 @@ def power_off(place: Place, deadline: Deadline) -> None:
         wait_for("the guest to stop", _watched(place, off, deadline), deadline, interval=0.5)
     except DeadlineExpired as error:
         raise DriverFailure(f"the guest was told to shut down: {error.message}") from error
+
+
+@verb
+def start_with(place: Place, settings: Mapping[str, int], deadline: Deadline) -> None:
+    """Stop the guest from inside, and start it again with other settings; it then answers.
+
+    Args:
+        place: whose guest.
+        settings: numbers of the domain's configuration (xl.cfg(5), xmdomain.cfg(5)), by key.
+        deadline: for all of it.
+
+    Raises:
+        DriverFailure: it did not go down, or did not come back.
+        LabBroken: dom0 failed.
+    """
+    power_off(place, deadline)
+    # It was told to stay, so that its end can be looked at.
+    place.toolstack.destroy(place.domain, deadline)
+    changed = f"/run/{place.domain.name}.cfg"
+    keys = "|".join(settings)
+    place.dom0.run(
+        f"grep -vE {shlex.quote(f'^({keys}) *=')} {config_in_dom0(place.domain.name)} > {changed}; "
+        + "; ".join(f"echo '{key} = {value}' >> {changed}" for key, value in settings.items()),
+        deadline,
+        check=True,
+    )
+    started = place.toolstack.create(changed, deadline)
+    _await_guest(place, "the guest to start", lambda: started, deadline)
 
 
 @verb

@@ -12,12 +12,14 @@ from lab.xen.errors import (
     HotplugFailed,
     NoSuchDevice,
     NoSuchDomain,
+    OutOfMemory,
+    ToolstackDown,
     ToolstackFailed,
 )
 
 # First match wins: a hotplug script's own words say more than the toolstack's summary.
 # xl: tools/xl/xl_block.c, xl_utils.c, libs/light/libxl_disk.c, libxl_device.c (4.17);
-# xm: tools/python/xen/xend/server/DevController.py, xen/xm/main.py (3.1);
+# xm: tools/python/xen/xend/server/DevController.py, xen/xend/balloon.py, xen/xm/main.py (3.1);
 # both: tools/hotplug/Linux/block.
 _COMPLAINTS: tuple[tuple[str, type[PvlabError], str], ...] = (
     (
@@ -39,7 +41,8 @@ _COMPLAINTS: tuple[tuple[str, type[PvlabError], str], ...] = (
     ),
     (
         r"failed to stat|unsuitable as phys path not a block device|does not exist\b"
-        r"|is not a block device|Backend device not found|No such file or directory: '/dev/",
+        r"|is not a block device|Backend device not found|No such file or directory: '/dev/"
+        r"|device cannot be found",
         BackingMissing,
         "check the volume's path in dom0; phy: needs a block device",
     ),
@@ -49,15 +52,23 @@ _COMPLAINTS: tuple[tuple[str, type[PvlabError], str], ...] = (
         "the block list shows what is attached",
     ),
     (
-        r"Hotplug scripts not working|unable to add device with path|hotplug script"
+        r"Hotplug scripts not working|could not be connected\. Device not found"
+        r"|unable to add device with path|hotplug script"
         r"|etc/xen/scripts/\S+ (?:add|online|remove)|script: ",
         HotplugFailed,
         "/var/log/xen/xen-hotplug.log in dom0 says what its script did",
     ),
     (
-        r"Unable to connect to xend|Is xend running|cannot open privcmd|xenstored? .*refused",
-        ToolstackFailed,
-        "the toolstack's daemon is not running in dom0",
+        r"Unable to connect to xend|Is xend running|Xend has probably crashed"
+        r"|Error connecting to xend|cannot open privcmd|xenstored? .*refused",
+        ToolstackDown,
+        "the toolstack's daemon is not running in dom0; its log is in /var/log/xen",
+    ),
+    (
+        r"dom0_min_mem is|Not enough (?:free )?memory|did not balloon|Cannot allocate memory"
+        r"|failed to free memory for the domain",
+        OutOfMemory,
+        "give the guest less memory or the host more: memory.guest_mib, memory.host_mib",
     ),
 )
 
@@ -82,8 +93,10 @@ def complaint(result: CommandResult) -> PvlabError:
             continue
         telling = next((one for one in lines if re.search(pattern, one, re.IGNORECASE)), joined)
         return kind(_said(result, telling), hint=hint)
+    # xm follows an error with the command's usage (main.py, _run_cmd).
+    said = [one for one in lines if one.startswith("Error: ")] or lines[-1:]
     return ToolstackFailed(
-        _said(result, lines[-1] if lines else f"exit status {result.exit_code}, no message")
+        _said(result, said[0] if said else f"exit status {result.exit_code}, no message")
     )
 
 

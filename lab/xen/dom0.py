@@ -22,6 +22,7 @@ from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken, UsageError
 from lab.core.journal import noun
 from lab.xen.forward import Forward
+from lab.xen.old_ssh import OldTransport, Sha1RsaKey
 
 if TYPE_CHECKING:
     from testinfra.host import Host  # type: ignore[import-untyped]
@@ -74,8 +75,10 @@ class Dom0:
         host: address to connect to, normally the loopback.
         port: TCP port that reaches dom0's port 22.
         username: account in dom0.
-        key_file: its private key, ed25519.
+        key_file: its private key, ed25519; RSA for a server of old.
         host_key: the key dom0 must prove to have; None to accept any.
+        old_server: dom0's SSH server is of 2007 and knows nothing without SHA-1
+            (``lab.xen.old_ssh``); such algorithms are offered to no other.
     """
 
     def __init__(
@@ -86,12 +89,14 @@ class Dom0:
         key_file: Path,
         *,
         host_key: paramiko.PKey | None = None,
+        old_server: bool = False,
     ) -> None:
         self.host = host
         self.port = port
         self.username = username
         self.key_file = key_file
         self.host_key = host_key
+        self.old_server = old_server
         self._transport: paramiko.Transport | None = None
         self._sftp: paramiko.SFTPClient | None = None
         self._testinfra: Host | None = None
@@ -129,7 +134,7 @@ class Dom0:
             UsageError: the key file cannot be read.
         """
         self.close()
-        key = _load_key(self.key_file)
+        key = _load_key(self.key_file, Sha1RsaKey if self.old_server else paramiko.Ed25519Key)
         tries = iter(_BANNER_SECONDS)
         patience = next(tries)
 
@@ -162,17 +167,13 @@ class Dom0:
         try:
             # Small requests and answers: waiting to fill a segment only adds latency.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport = paramiko.Transport(sock)
+            transport = OldTransport(sock) if self.old_server else paramiko.Transport(sock)
         except BaseException:
             sock.close()
             raise
         try:
-            options = transport.get_security_options()
-            options.kex = _offer(_KEX, options.kex)
-            known = () if self.host_key is None else (self.host_key.get_name(),)
-            options.key_types = _offer((*known, *_HOST_KEYS), options.key_types)
-            options.ciphers = _offer(_CIPHERS, options.ciphers)
-            options.digests = _offer(_MACS, options.digests)
+            if not self.old_server:
+                self._prefer_cheap(transport.get_security_options())
             transport.banner_timeout = max(0.1, min(patience, deadline.remaining))
             transport.handshake_timeout = max(0.1, deadline.remaining)
             transport.auth_timeout = max(0.1, deadline.remaining)
@@ -197,6 +198,13 @@ class Dom0:
             transport.close()
             raise
         return transport
+
+    def _prefer_cheap(self, options: paramiko.SecurityOptions) -> None:
+        options.kex = _offer(_KEX, options.kex)
+        known = () if self.host_key is None else (self.host_key.get_name(),)
+        options.key_types = _offer((*known, *_HOST_KEYS), options.key_types)
+        options.ciphers = _offer(_CIPHERS, options.ciphers)
+        options.digests = _offer(_MACS, options.digests)
 
     def _check_host_key(self, transport: paramiko.Transport) -> None:
         if self.host_key is None:
@@ -510,8 +518,8 @@ def _offer(wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     return (*first, *(name for name in known if name not in first))
 
 
-def _load_key(key_file: Path) -> paramiko.PKey:
+def _load_key(key_file: Path, kind: type[paramiko.PKey]) -> paramiko.PKey:
     try:
-        return paramiko.Ed25519Key.from_private_key_file(str(key_file))
-    except (OSError, paramiko.SSHException) as error:
+        return kind.from_private_key_file(str(key_file))
+    except (OSError, ValueError, paramiko.SSHException) as error:
         raise UsageError(f"cannot use the key {key_file}: {error}") from error

@@ -49,32 +49,41 @@ class Domain:
         return self.state[5:6] == "d"
 
 
-# `xl`: tools/xl/xl_info.c list_domains; `xm` 3.1: tools/python/xen/xm/main.py xm_brief_list.
+# `xl`: tools/xl/xl_info.c list_domains; `xm` 3.1: tools/python/xen/xm/main.py xm_brief_list,
+# 3.0 the same, with ` s:LABEL/p:LABEL` at the end where there is a security policy.
 _ROW = re.compile(
     r"(?P<name>\S.*?)\s+(?P<domid>\d+)\s+(?P<mem>\d+)\s+(?P<vcpus>\d+)"
-    r"\s+(?P<state>[-rbpscdwS?]{6})\s+(?P<time>\d+(?:\.\d+)?)\s*"
+    r"\s+(?P<state>[-rbpscdwS?]{6})\s+(?P<time>\d+(?:\.\d+)?)\s*(?:s:[0-9a-f]+/p:[0-9a-f]+)?"
 )
 _NOT_RUNNING = re.compile(r"\S.*?\s+\d+\s+\d+\s+(?:[-rbpscdwS?]{6}\s+)?\d+(?:\.\d+)?\s*")
+_ID_WIDTH = 3
 
 
 def parse_list(text: str) -> list[Domain]:
     """Parse the table of ``xl list`` or ``xm list``.
 
     Both heads are known: ``Name ID Mem VCPUs State Time(s)`` and ``Mem(MiB)``. A name may
-    hold spaces. Domains that xm manages but that do not run have no id and are left out.
+    hold spaces and be longer than its column. Domains that xm manages but that do not run
+    have no id and are left out.
 
     Raises:
         LabBroken: a row is not understood.
     """
     domains: list[Domain] = []
-    for line in map(str.strip, text.splitlines()):
-        if not line or line.split()[:2] == ["Name", "ID"]:
+    id_end = 0
+    for line in text.splitlines():
+        if not line.strip():
             continue
-        row = _ROW.fullmatch(line)
-        if row is None:
-            if _NOT_RUNNING.fullmatch(line):
+        if line.split()[:2] == ["Name", "ID"]:
+            id_end = line.index("ID") + len("ID")
+            continue
+        row = _ROW.fullmatch(line.strip())
+        # A name that ends in a number must not be taken for an id: the id's column says.
+        no_id = id_end > 0 and not line[id_end - _ID_WIDTH : id_end].strip()
+        if row is None or no_id:
+            if _NOT_RUNNING.fullmatch(line.strip()):
                 continue
-            raise LabBroken(f"cannot read this line of the domain list: {line}")
+            raise LabBroken(f"cannot read this line of the domain list: {line.strip()}")
         domains.append(
             Domain(
                 name=row["name"],

@@ -32,6 +32,14 @@ class ToolstackFailed(LabBroken):
     """A toolstack command failed for any other reason."""
 
 
+class ToolstackDown(ToolstackFailed):
+    """The toolstack's daemon does not run in dom0, or does not answer."""
+
+
+class OutOfMemory(LabBroken):
+    """The host has not enough memory for a domain."""
+
+
 class BackendFailed(LabBroken):
     """dom0's end of a device did not come up, or did not go away.
 

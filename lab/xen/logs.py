@@ -11,13 +11,14 @@ from lab.core.errors import LabBroken
 from lab.xen.toolstack import Toolstack
 
 # One command: dom0's own files and two message buffers, as a tar stream. Nothing is
-# compressed, since dom0's CPU is emulated and the loopback is not.
+# compressed, since dom0's CPU is emulated and the loopback is not. Xen 3.0 has its logs in
+# /var/log itself.
 _COLLECT = r"""
 folder=$(mktemp -d) || exit
 trap 'rm -rf "$folder"' EXIT
 @DMESG@ >"$folder/xl-dmesg.txt" 2>&1
 dmesg 2>&1 | tail -n 1000 >"$folder/dom0-dmesg.txt"
-logs=$(cd /var/log && ls -d xen 2>/dev/null)
+logs=$(cd /var/log && ls -d xen xend*.log* xen-hotplug.log 2>/dev/null)
 tar -cf - -C "$folder" xl-dmesg.txt dom0-dmesg.txt -C /var/log $logs 2>/dev/null
 """
 

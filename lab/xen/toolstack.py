@@ -13,9 +13,12 @@ from lab.core.journal import noun
 from lab.xen.blocklist import BlockList, parse_block_list
 from lab.xen.blockspec import BlockSpec, devid
 from lab.xen.complaints import complaint
+from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
 from lab.xen.domain import Domain, parse_list
 from lab.xen.errors import NoSuchDomain
+
+_VERSION = ("major", "minor", "extra")
 
 # A domain by its listing (its id is used), its name or its id.
 DomainRef = Domain | str | int
@@ -39,6 +42,8 @@ class Toolstack(ABC):
     program: ClassVar[str]
     # Whether dom0 of this toolstack's time has xenstore-watch, timeout and xenstore-ls -f.
     has_watches: ClassVar[bool]
+    # How long an attach waits for dom0's hotplug script before it fails by itself, in seconds.
+    hotplug_wait_s: ClassVar[float]
 
     def __init__(self, dom0: Dom0) -> None:
         self.dom0 = dom0
@@ -94,6 +99,14 @@ class Toolstack(ABC):
             hint="it may have died at once: see its logs in /var/log/xen",
         )
 
+    @abstractmethod
+    def configuration(self, config: DomainConfig) -> str:
+        """A domain's configuration as this toolstack reads it, for a file in dom0.
+
+        Raises:
+            UsageError: it asks for what this toolstack cannot do.
+        """
+
     def destroy(self, domain: DomainRef, deadline: Deadline) -> None:
         """End a domain at once."""
         self._run(deadline, "destroy", ref(domain))
@@ -146,8 +159,8 @@ class Toolstack(ABC):
         self, domain: DomainRef, vdev: str | int, *, force: bool
     ) -> tuple[str, ...]:
         """The words of ``block-detach``, without the program."""
+        # xl takes its options first: getopt stops at the first word.
         options = ("-f",) if force else ()
-        # xl takes its options first (getopt stops at the first word), xm anywhere.
         return ("block-detach", *options, ref(domain), str(devid(str(vdev))))
 
     def block_list(self, domain: DomainRef, deadline: Deadline) -> BlockList:
@@ -176,7 +189,13 @@ class Toolstack(ABC):
 
     def dump_core(self, domain: DomainRef, path: str, deadline: Deadline) -> None:
         """Write a domain's memory to an ELF core file in dom0; the domain is kept."""
-        self._run(deadline, "dump-core", ref(domain), path)
+        result = self.dom0.run(self._dump_core_command(domain, path), deadline)
+        if not result.ok:
+            raise complaint(result)
+
+    def _dump_core_command(self, domain: DomainRef, path: str) -> str:
+        """Shell text that dumps a domain's memory to a file or device of dom0."""
+        return self.command("dump-core", ref(domain), path)
 
     def trigger(self, domain: DomainRef, what: str, deadline: Deadline) -> None:
         """Send a domain an ``nmi``, ``init``, ``reset``, ``power`` or ``sleep``."""
@@ -196,7 +215,12 @@ class Toolstack(ABC):
 
     def info(self, deadline: Deadline) -> dict[str, str]:
         """Facts of the host: ``xen_version``, ``xen_caps``, ``free_memory`` (MiB), ..."""
-        return parse_info(self._run(deadline, "info").stdout)
+        facts = parse_info(self._run(deadline, "info").stdout)
+        # xm names only the parts of the version.
+        if "xen_version" not in facts and "xen_major" in facts:
+            major, minor, extra = (facts.get(f"xen_{one}", "") for one in _VERSION)
+            facts["xen_version"] = f"{major}.{minor}{extra}"
+        return facts
 
 
 def ref(domain: DomainRef) -> str:

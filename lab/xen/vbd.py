@@ -474,6 +474,7 @@ finish() {
   xenstore-ls @ERROR@ 2>/dev/null
   xenstore-ls "/local/domain/0/error/${be#/local/domain/0/}" 2>/dev/null
   mark hotplug; tail -n 20 /var/log/xen/xen-hotplug.log 2>/dev/null
+  mark xend; cat /var/log/xen/xend.log.1 /var/log/xen/xend.log 2>/dev/null | tail -n 20
   mark kernel; dmesg 2>/dev/null | grep -iE 'vbd|blkback|xen-blk' | tail -n 10
   mark xen; @DMESG@ 2>/dev/null | tail -n 15
 }
@@ -574,9 +575,15 @@ def _ask(
         # The script ends before the deadline, so it hangs in the toolstack's own command.
         # Whatever the guest does meanwhile, that is dom0's failure.
         vbd = read(xenstore, domid, devid, Deadline(_POST_MORTEM_SECONDS))
+        waits = vbd is not None and not vbd.backend.hotplug_status
         raise BackendFailed(
             f"dom0 did not finish `{toolstack.program} {verb}` within {late.seconds:.0f} s; "
-            + (vbd.words if vbd else "there is no frontend"),
+            + (vbd.words if vbd else "there is no frontend")
+            + (
+                f"; it waits up to {toolstack.hotplug_wait_s:.0f} s for its hotplug script"
+                if waits and late.seconds < toolstack.hotplug_wait_s
+                else ""
+            ),
             evidence=tuple(f"{path} = {value!r}" for path, value in vbd.nodes.items())
             if vbd
             else (),
@@ -621,7 +628,7 @@ def _read_report(result: CommandResult, command: str, domid: int, devid: int) ->
         device_errors=tuple(errors),
         logs={
             name: tuple(sections.get(name, ()))
-            for name in ("command", "domain", "hotplug", "kernel", "xen")
+            for name in ("command", "domain", "hotplug", "xend", "kernel", "xen")
         },
     )
 

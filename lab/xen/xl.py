@@ -8,6 +8,7 @@ from typing import Any
 from lab.core.deadline import Deadline
 from lab.core.errors import LabBroken
 from lab.xen.blockspec import BlockSpec
+from lab.xen.config import DomainConfig
 from lab.xen.errors import NoSuchDomain
 from lab.xen.toolstack import DomainRef, Toolstack, ref
 
@@ -17,6 +18,12 @@ class XlToolstack(Toolstack):
 
     program = "xl"
     has_watches = True
+    # LIBXL_HOTPLUG_TIMEOUT (libxl_internal.h, 4.17).
+    hotplug_wait_s = 40.0
+
+    def configuration(self, config: DomainConfig) -> str:
+        """As xl.cfg(5) has it."""
+        return config.for_xl()
 
     def block_attach_words(self, domain: DomainRef, spec: BlockSpec) -> tuple[str, ...]:
         """One disk specification in keywords (xl-disk-configuration(5)).

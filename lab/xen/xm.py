@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
-from lab.core.deadline import Deadline
+from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import LabBroken
-from lab.xen.blockspec import BlockSpec
+from lab.xen.blockspec import BlockSpec, devid
+from lab.xen.config import DomainConfig
 from lab.xen.dom0 import Dom0
+from lab.xen.errors import ToolstackDown
 from lab.xen.toolstack import DomainRef, Toolstack, ref
+from lab.xen.xend import DUMP_FOLDERS, AutoCore
 
 _TOKEN = re.compile(r"""\s*(?:([()])|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s()'"]+))""")
+# What stands behind a backslash in a quoted word (tools/python/xen/xend/sxp.py, escapes).
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v"}
 
 # An S-expression: a word or a list of them.
 Sxp = str | list["Sxp"]
@@ -29,10 +36,64 @@ class XmToolstack(Toolstack):
 
     program = "xm"
     has_watches = False
+    # DEVICE_CREATE_TIMEOUT (tools/python/xen/xend/server/DevController.py).
+    hotplug_wait_s = 100.0
+
+    def configuration(self, config: DomainConfig) -> str:
+        """A Python program of plain assignments, for a 32-bit dom0."""
+        return config.for_xm()
+
+    def restart_daemon(self, deadline: Deadline) -> None:
+        """Restart xend and wait until it answers; domains run on meanwhile.
+
+        Raises:
+            LabBroken: its init script failed.
+            DeadlineExpired: it does not answer.
+        """
+        self.dom0.run("service xend restart", deadline, check=True)
+
+        def answers() -> None:
+            try:
+                self.list(deadline)
+            except ToolstackDown as down:
+                raise NotYet(down.message) from down
+
+        wait_for("xend to answer", answers, deadline, interval=0.5)
+
+    def automatic_cores(self, deadline: Deadline) -> tuple[AutoCore, ...]:
+        """The cores that xend dumped of domains that crashed, oldest first.
+
+        It does so where ``(enable-dump yes)`` stands in its configuration.
+        """
+        folders = " ".join(map(shlex.quote, DUMP_FOLDERS))
+        listed = self.dom0.run(f"ls -1 {folders} 2>/dev/null", deadline).lines
+        # Two names of one folder, where one is a link, list the same files.
+        found = {core for core in map(AutoCore.parse, listed) if core is not None}
+        return tuple(sorted(found, key=lambda core: (core.time, core.file)))
 
     def block_attach_words(self, domain: DomainRef, spec: BlockSpec) -> tuple[str, ...]:
         """``DOMAIN BACKEND FRONTEND MODE``, as xm(1) documents them."""
         return ("block-attach", ref(domain), spec.backend, f"/dev/{spec.vdev}", spec.mode)
+
+    def block_detach_words(
+        self, domain: DomainRef, vdev: str | int, *, force: bool
+    ) -> tuple[str, ...]:
+        """``DOMAIN DEVICE [-f]``: xm looks for the option in the third place only."""
+        options = ("-f",) if force else ()
+        return ("block-detach", ref(domain), str(devid(str(vdev))), *options)
+
+    def _dump_core_command(self, domain: DomainRef, path: str) -> str:
+        """``xm dump-core``, during which xend stops the domain.
+
+        When it fails, xend renames what it wrote to (``XendDomainInfo.dumpCore``), and a
+        device node must not lose its name.
+        """
+        node, lost = shlex.quote(path), shlex.quote(f"{path}-incomplete")
+        return (
+            f"{super()._dump_core_command(domain, path)}; status=$?\n"
+            f"[ ! -b {lost} ] || mv -f {lost} {node}\n"
+            "exit $status"
+        )
 
     def migrate_here_words(self, domain: DomainRef) -> tuple[str, ...]:
         """Through xend's relocation server on the loopback interface."""
@@ -64,8 +125,13 @@ def parse_sxp(text: str) -> Sxp:
                 return done
             stack[-1].append(done)
         elif stack:
-            stack[-1].append(match[2] or match[3] or match[4] or "")
+            quoted = match[2] if match[2] is not None else match[3]
+            stack[-1].append(match[4] if quoted is None else _ESCAPE.sub(_unescape, quoted))
     raise LabBroken("xm printed an S-expression that does not end")
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match[1], match[1])
 
 
 def as_dict(sxp: Sxp) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from lab.core.deadline import NotYet, wait_for
+from lab.core.errors import DeadlineExpired
+from lab.guest.prints import check_attach, rules_for, troubles
 from lab.suite import lifecycle
 from lab.suite.at_once import Move, at_once
 from lab.suite.intensity import Count
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.area("attach")
 
 ANNOUNCED = "xen-devel, 2007-11-09: third release of GPL'd PV drivers for Windows (0.0.3)"
 HISTORY = "crashes that the driver's history reports"
+PRINTS = "what the driver family's builds print, drivers/rules"
 SOURCES = "read from the driver's sources of 2007-11-19, unproven"
 
 MIB = 2048  # in sectors
@@ -55,6 +58,37 @@ def test_disk_appears_with_its_size(installed_driver, disk_on, guest, dbgview, l
     for total in re.findall(r"TotalSectors = (\d+)", printed):
         assert int(total) == device.sectors
     device.check_extent()
+
+
+@pytest.mark.claim("an attach goes through its steps in the documented order", PRINTS)
+@pytest.mark.cost(attach=1, dom0=6, command=6)
+def test_attach_prints_its_steps_in_order(
+    installed_driver, driver_package, disk_on, guest, dbgview, lab
+):
+    rules = rules_for(driver_package)
+    if rules is None:
+        pytest.skip("no file in drivers/rules says what drivers of this family print")
+    before = len(dbgview.lines(lab.deadline("command")))
+    disk_on(sectors=65536)
+
+    def printed():
+        # The last steps are printed when both ends have long been connected.
+        order = check_attach(rules, dbgview.lines(lab.deadline("command"))[before:])
+        if order.missing:
+            raise NotYet(order.problem or "nothing at all")
+        return order
+
+    try:
+        wait_for("the prints of an attach", printed, lab.deadline("attach"), interval=1.0)
+    except DeadlineExpired:
+        lines = dbgview.lines(lab.deadline("command"))
+        order = check_attach(rules, lines[before:])
+        if not any(re.search(rules.attach.speaks, line.text) for line in lines):
+            pytest.skip(f"this build of {rules.family} prints nothing: a free build")
+        assert order.spoke, "the driver printed nothing while the disk was attached"
+        assert not order.problem, order.problem
+    found = troubles(rules, dbgview.lines(lab.deadline("command"))[before:])
+    assert not found, f"trouble while attaching: {found[0]}"
 
 
 @pytest.mark.claim("the size of a block device is detected correctly", ANNOUNCED)

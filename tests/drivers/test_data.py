@@ -198,6 +198,32 @@ def test_two_partitions_and_file_systems(
         )
 
 
+@pytest.mark.claim("NTFS format fails", HISTORY)
+@pytest.mark.cost(attach=1, partition=3, format=1, transfer=3, command=10)
+def test_partitions_come_go_and_grow(installed_driver, disk_on, guest, lab, fill, run_in_guest):
+    device = disk_on(sectors=96 * MIB)
+
+    def script(*lines):
+        guest.disks.script(
+            [f"select disk {device.number}", *lines], lab.deadline("command"), disk=device.number
+        )
+
+    def sizes():
+        found = guest.disks.partitions(device.number, lab.deadline("command"))
+        return [part.size_bytes >> 20 for part in found]
+
+    script("clean", "create partition primary size=16", "create partition primary size=24")
+    assert len(sizes()) == 2
+    script("select partition 2", "delete partition")
+    assert len(sizes()) == 1
+    script("select partition 1", "assign letter=X", "extend size=32")
+    (size,) = sizes()
+    # Partitions end at cylinders, of about 8 MiB.
+    assert 47 <= size <= 64, f"a partition of 16 MiB was extended by 32 MiB and has {size} MiB"
+    fill()
+    run_in_guest(f'fc /b "{ORIGINAL}" "{COPY}"')
+
+
 @pytest.mark.slow
 @pytest.mark.claim("Closing and Closed of the backend are only logged", SOURCES)
 @pytest.mark.cost(attach=2, detach=1, partition=1, format=1, transfer=3, command=10)

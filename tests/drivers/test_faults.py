@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
 from lab.suite.backing import Backing
@@ -170,34 +173,123 @@ def test_event_storm(installed_driver, disk_on, place, lab, intensity, still_the
     still_the_same_boot()
 
 
+@dataclass
+class Unserved:
+    """A device whose backend no driver of dom0 serves: it says only what a test writes."""
+
+    front: str
+    back: str
+    _place: Any
+    _lab: Any
+
+    def say(self, **nodes):
+        words = " ".join(f"{self.back}/{name} {value}" for name, value in nodes.items())
+        self._place.dom0.run(f"xenstore-write {words}", self._lab.deadline("command"), check=True)
+
+    def remove(self):
+        self._place.xenstore.rm(self.front, self._lab.deadline("command"))
+        self._place.xenstore.rm(self.back, self._lab.deadline("command"))
+
+
+@pytest.fixture
+def unserved(place, lab):
+    """Makes a device with a backend in state InitWait, and nobody behind it."""
+
+    def unserved(name="xvdk"):
+        domid, number = place.domain.domid, devid(name)
+        front = vbd.frontend_path(domid, number)
+        back = vbd.backend_path(domid, number, "nobody")
+        script = "\n".join(
+            [
+                f"xenstore-write {back}/frontend {front} {back}/frontend-id {domid} "
+                f"{back}/online 1 {back}/mode w {back}/state 2",
+                f"xenstore-write {front}/backend {back} {front}/backend-id 0 "
+                f"{front}/virtual-device {number} {front}/device-type disk {front}/state 1",
+                # Nodes that are made later inherit who may read them.
+                f"xenstore-chmod {front} n{domid} r0; xenstore-chmod {back} n0 r{domid}",
+                f"for node in backend backend-id virtual-device device-type state; do "
+                f"xenstore-chmod {front}/$node n{domid} r0; done",
+                f"for node in frontend frontend-id online mode state; do "
+                f"xenstore-chmod {back}/$node n0 r{domid}; done",
+                f"xenstore-write {front}/state 1",
+            ]
+        )
+        place.dom0.run(script, lab.deadline("command"), check=True)
+        return Unserved(front, back, place, lab)
+
+    return unserved
+
+
 @pytest.mark.claim("the backend never reaches Connected", PRINTED)
-@pytest.mark.cost(attach=1, dom0=14, command=10)
-def test_backend_that_never_connects(installed_driver, disk_on, place, lab, still_the_same_boot):
-    # No driver of dom0 serves this kind of backend, so it says InitWait for ever.
-    domid, number = place.domain.domid, devid("xvdk")
-    front = vbd.frontend_path(domid, number)
-    back = vbd.backend_path(domid, number, "nobody")
-    script = "\n".join(
-        [
-            f"xenstore-write {back}/frontend {front} {back}/frontend-id {domid} "
-            f"{back}/online 1 {back}/mode w {back}/state 2",
-            f"xenstore-write {front}/backend {back} {front}/backend-id 0 "
-            f"{front}/virtual-device {number} {front}/device-type disk {front}/state 1",
-            f"xenstore-chmod {front} n{domid} r0; xenstore-chmod {back} n0 r{domid}",
-            f"for node in backend backend-id virtual-device device-type state; do "
-            f"xenstore-chmod {front}/$node n{domid} r0; done",
-            f"for node in frontend frontend-id online mode state; do "
-            f"xenstore-chmod {back}/$node n0 r{domid}; done",
-            f"xenstore-write {front}/state 1",
-        ]
-    )
-    place.dom0.run(script, lab.deadline("command"), check=True)
+@pytest.mark.cost(attach=1, dom0=20, command=10)
+def test_backend_that_never_connects(installed_driver, disk_on, unserved, still_the_same_boot):
+    waiting = unserved()
     # The rest of the driver goes on.
     device = disk_on("/dev/hdc")
     device.exercise(0, MIB, threads=2).require("using a disk while another never connects")
-    place.xenstore.rm(front, lab.deadline("command"))
-    place.xenstore.rm(back, lab.deadline("command"))
+    waiting.remove()
     device.verify(0, MIB).require("reading after the other is gone")
+    still_the_same_boot()
+
+
+@pytest.mark.claim("`sector-size` is not checked for absence", SOURCES)
+@pytest.mark.parametrize(
+    "nodes", [{}, {"sectors": 8192}, {"sector-size": 512}], ids=["none", "sectors", "sector-size"]
+)
+@pytest.mark.cost(attach=1, dom0=26, command=12)
+def test_backend_that_does_not_say_how_large(
+    installed_driver, disk_on, unserved, place, lab, disk_numbers, still_the_same_boot, nodes
+):
+    before = disk_numbers()
+    vague = unserved()
+    place.xenstore.wait(f"{vague.front}/state", ["3"], lab.deadline("attach"))
+    vague.say(**nodes, state=4)
+    # As with file: on a Xen that publishes nothing. No disk can come of it, and no crash.
+    device = disk_on("/dev/hdc")
+    device.exercise(0, MIB, threads=2).require("using a disk while another has no size")
+    others = disk_numbers() - before - {device.number}
+    assert not others, f"a device of unknown size shows as disk {sorted(others)}"
+    vague.remove()
+    device.verify(0, MIB).require("reading after the other is gone")
+    still_the_same_boot()
+
+
+@pytest.mark.claim("xenstore ring full, hang", HISTORY)
+@pytest.mark.cost(attach=1, detach=1, dom0=20, command=16, mib=3, seconds=24)
+def test_xenstore_that_is_slow(installed_driver, disk_on, place, lab, still_the_same_boot):
+    busy = disk_on("/dev/hdd", sectors=4 * MIB)
+    job = busy.start(0, 1024, threads=2, order="random")
+    job.wait_busy(lab.deadline("boot"))
+    # It answers a third of the time, for as long as an attach and a detach take.
+    place.dom0.run(
+        "(store=$(cat /run/xenstored.pid); for turn in 1 2 3 4 5 6 7 8; do kill -STOP $store; "
+        "sleep 2; kill -CONT $store; sleep 1; done) >/dev/null 2>&1 </dev/null &",
+        lab.deadline("command"),
+    )
+    device = disk_on("/dev/hdc")
+    device.exercise(0, 1024, threads=2).require("using a disk that was attached slowly")
+    device.detach()
+    job.wait_busy(lab.deadline("boot"))
+    ended = job.end(lab.deadline("boot")).require("using a disk while xenstore was slow")
+    busy.check_in_dom0("xenstore was slow", 0, 1024, gen=max(ended.generations))
+    still_the_same_boot()
+
+
+@pytest.mark.claim("Wait timed out", PRINTED)
+@pytest.mark.cost(attach=2, detach=1, dom0=10, command=24, mib=4)
+def test_clock_that_jumps(installed_driver, disk_on, guest, lab, still_the_same_boot):
+    device = disk_on("/dev/hdc", sectors=4 * MIB)
+    job = device.start(0, 1024, threads=4, order="random")
+    job.wait_busy(lab.deadline("boot"))
+    # Far ahead, then behind where it was: timeouts that look at the clock expire, or never do.
+    for date in ("01-15-2031", "01-15-2004"):
+        guest.channel.run(f"date {date}", lab.deadline("command")).check()
+        job.wait_busy(lab.deadline("boot"))
+        other = disk_on("/dev/hdd")
+        other.exercise(0, 512).require(f"using a disk attached on {date}")
+        other.detach()
+    ended = job.end(lab.deadline("boot")).require("requests while the clock jumped")
+    device.check_in_dom0("the clock jumped", 0, 1024, gen=max(ended.generations))
     still_the_same_boot()
 
 

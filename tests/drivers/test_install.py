@@ -6,7 +6,7 @@ import pytest
 
 from lab.guest.driverstore import DeviceState
 
-pytestmark = pytest.mark.area("install")
+pytestmark = [pytest.mark.area("install"), pytest.mark.fresh_install]
 
 ANNOUNCED = "xen-devel, 2007-11-09: third release of GPL'd PV drivers for Windows (0.0.3)"
 

@@ -26,6 +26,7 @@ REBOOTS = Count(20, smoke=1, soak=100, tcg=2)
 TOGGLES = Count(20, smoke=2, tcg=6)
 SAVES = Count(5, smoke=1, tcg=1)
 SLOW_MS = 8000
+PROCESSORS = 2
 
 
 @pytest.fixture
@@ -74,6 +75,35 @@ def test_reboot(installed_driver, disk_on, place, guest, lab, intensity, find_di
         device.verify(0, 512, gen=gen).require(f"reading after restart {gen}")
         device.write(0, 512, gen=gen + 1, flush=True).require(f"writing after restart {gen}")
     device.check_in_dom0("it was written after a restart", 0, 512, gen=gen + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("more than one vCPU, crash", HISTORY)
+@pytest.mark.cost(attach=2, dom0=14, command=20, shutdown=1, reboot=1, mib=10)
+def test_several_processors(
+    installed_driver, disk_on, place, guest, lab, find_disk, still_the_same_boot
+):
+    if place.drive_c_in_memory:
+        pytest.skip("drive C: of this guest is in its memory: the driver is lost with a restart")
+    lifecycle.start_with(place, {"vcpus": PROCESSORS}, lab.deadline("boot"))
+    seen = guest.channel.run("echo %NUMBER_OF_PROCESSORS%", lab.deadline("command")).stdout
+    if seen.strip() != str(PROCESSORS):
+        raise LabBroken(f"the guest was given {PROCESSORS} processors and has {seen.strip()}")
+    for hardware_id in installed_driver.devices:
+        for status in guest.drivers.status(hardware_id, lab.deadline("command")):
+            assert status.state is DeviceState.RUNNING, f"{status.instance}: {status.state}"
+    device = disk_on("/dev/hdc", sectors=8 * MIB)
+    other = disk_on("/dev/hdd", sectors=4 * MIB)
+    job = other.start(0, 1024, threads=4, order="random", shift=True)
+    job.wait_busy(lab.deadline("boot"))
+    device.exercise(
+        1, 2 * MIB - 2, gens=2, block=64, threads=8, order="random", shift=True
+    ).require("writing and reading on several processors")
+    ended = job.end(lab.deadline("boot")).require("using another disk meanwhile")
+    other.check_in_dom0("several processors wrote", 0, 1024, gen=max(ended.generations))
+    device.check_in_dom0("several processors wrote", 1, 2 * MIB - 2, gen=2)
+    device.detach()
+    still_the_same_boot()
 
 
 @pytest.mark.destructive

@@ -22,7 +22,7 @@ BOUND = 1.5
 
 
 @pytest.fixture
-def compare(disk_on, diskio, guest, lab, intensity, place, evidence):
+def compare(disk_on, diskio, guest, lab, intensity, place, evidence, figure):
     """Times the same requests on the emulated disk and on its PV twin."""
 
     def compare(what, **how):
@@ -51,6 +51,7 @@ def compare(disk_on, diskio, guest, lab, intensity, place, evidence):
         best = {number: min(found) for number, found in times.items()}
         ratio = best[pv] / best[emulated]
         place.timings[f"ratio_{what.replace(' ', '_')}"] = ratio
+        figure(f"{what}, PV to emulated", ratio)
         evidence.add(f"{what}.txt".replace(" ", "-"), f"emulated {times[emulated]}\npv {times[pv]}")
         assert ratio < BOUND, (
             f"{what}: the PV disk takes {ratio:.1f} times as long as the emulated one "
@@ -75,7 +76,7 @@ def test_random_reads(installed_driver, compare):
 
 @pytest.mark.claim("the PV disk is faster than the emulated one", SLOW)
 @pytest.mark.cost(attach=1, command=30, seconds=20)
-def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place):
+def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place, figure):
     # The emulated disk is the system's, and not written to; but a write of a PV disk takes
     # the way that a read takes.
     device = disk_on(sectors=16 * MIB)
@@ -86,6 +87,8 @@ def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place):
             best[op] = min(best.get(op, ms), max(1, ms))
     ratio = best["write"] / best["read"]
     place.timings["ratio_writes_to_reads"] = ratio
+    for op, ms in best.items():
+        figure(f"random {op}s, ms", ms)
     assert ratio < 2 * BOUND, (
         f"a write takes {ratio:.1f} times as long as a read ({best['write']} ms against "
         f"{best['read']} ms)"

@@ -631,10 +631,26 @@ def call(interpreter, ctx):
 
 
 def date_time(interpreter, ctx):
-    """``date /t`` and ``time /t``; setting the clock is refused."""
-    if split_arguments(ctx.line.lower()) != ["/t"]:
+    """``date /t``, ``date mm-dd-yyyy``, ``time /t``, ``time hh:mm:ss``."""
+    is_date = ctx.name.lower() == "date"
+    if split_arguments(ctx.line.lower()) == ["/t"]:
+        ctx.out(time.strftime("%a %m/%d/%Y \n" if is_date else "%I:%M %p\n"))
+        return 0
+    now = time.localtime()
+    today, hour = time.strftime("%m-%d-%Y", now), time.strftime("%H:%M:%S", now)
+    given = ctx.line.strip()
+    try:
+        if is_date:
+            today = given.replace("/", "-")
+        else:
+            hour = given if given.count(":") == 2 else f"{given}:00"
+        moment = time.mktime(time.strptime(f"{today} {hour}", "%m-%d-%Y %H:%M:%S"))
+    except (ValueError, OverflowError):
+        return _fail(ctx, f"The system cannot accept the {'date' if is_date else 'time'} entered.")
+    try:
+        interpreter.system.host.set_clock(moment)
+    except OSError:
         return _fail(ctx, "A required privilege is not held by the client.")
-    ctx.out(time.strftime("%a %m/%d/%Y \n" if ctx.name.lower() == "date" else "%I:%M %p\n"))
     return 0
 
 

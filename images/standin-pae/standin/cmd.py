@@ -43,6 +43,10 @@ class ExitShellError(Exception):
         self.code = code
 
 
+#: What batch files' names end in.
+BATCH = (".cmd", ".bat")
+
+
 class Session:
     """What one cmd.exe keeps between commands.
 
@@ -51,6 +55,7 @@ class Session:
         env: variables by upper-case name: (name as set, value).
         errorlevel: exit code of the last program.
         echo: what ``echo on|off`` set.
+        code_page: of its console; programs here print in 437 all the same.
     """
 
     def __init__(self, env, cwd="C:\\"):
@@ -58,6 +63,7 @@ class Session:
         self.env = {name.upper(): (name, value) for name, value in env.items()}
         self.errorlevel = 0
         self.echo = True
+        self.code_page = 437
 
     def copy(self):
         """A child's session: it starts with the same state."""
@@ -66,6 +72,7 @@ class Session:
         other.env = dict(self.env)
         other.errorlevel = self.errorlevel
         other.echo = self.echo
+        other.code_page = self.code_page
         return other
 
     @property
@@ -250,6 +257,9 @@ class Interpreter:
             Its exit code; ``NOT_FOUND`` if there is none.
         """
         run = self.find_program(name)
+        batch = self._batch_file(name) if run is None else None
+        if batch is not None:
+            return self._batch(batch, streams)
         if run is None:
             streams[2].write(
                 encode(
@@ -277,6 +287,37 @@ class Interpreter:
             self.process.forget(end)
             process.exited()
         self.session.errorlevel = code
+        return code
+
+    def _batch_file(self, name):
+        """The Windows path of the batch file that ``name`` means, or ``None``."""
+        has_end = name.lower().endswith(BATCH)
+        for end in ("",) if has_end else BATCH:
+            if builtins.exists(self, name + end):
+                return name + end
+        return None
+
+    def _batch(self, path, streams):
+        """Run a batch file: its lines one after the other, without echo, labels or ``%1``."""
+        if self.system.quirks.skips_batch_files(self.session.code_page):
+            self.session.errorlevel = 0
+            return 0
+        real = self.system.files.real(path, self.session.cwd)
+        with open(real, encoding="cp437", newline="") as file:
+            lines = file.read().splitlines()
+        code = 0
+        for line in lines:
+            line = line.strip().lstrip("@")
+            if not line or line.startswith("::") or line.lower().split()[0] == "rem":
+                continue
+            try:
+                node = parse(expand(line, self.session.variable))
+                code = 0 if node is None else self._node(node, streams)
+            except CmdSyntaxError as error:
+                streams[2].write(encode(f"{error}\n"))
+                return 1
+            except ExitShellError as leave:
+                return leave.code
         return code
 
     def find_program(self, name):

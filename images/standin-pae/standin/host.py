@@ -5,6 +5,7 @@ All effects on the guest go through ``Host``, so that unit tests can replace it.
 
 import os
 import threading
+import time
 
 #: BLKRRPART, _IO(0x12, 95) in Linux' include/uapi/linux/fs.h.
 BLKRRPART = 0x125F
@@ -75,6 +76,17 @@ class Host:
             ioctl(fd, BLKRRPART)
         finally:
             os.close(fd)
+
+    def set_clock(self, seconds):
+        """Set the system's clock.
+
+        Args:
+            seconds: since the epoch.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        time.clock_settime(time.CLOCK_REALTIME, seconds)
 
     def is_mounted(self, folder):
         """Whether something is mounted at ``folder``."""

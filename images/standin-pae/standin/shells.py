@@ -61,6 +61,7 @@ class Command:
     def __init__(self, system, shell, line, identifier):
         self.id = identifier
         self.exit_code = None
+        self.started = time.monotonic()
         self.changed = threading.Condition()
         self.process = system.processes.start("cmd.exe")
         self.stdin = Queue()
@@ -142,12 +143,14 @@ class Shell:
         env: variables to add to the system's.
         folder: Windows path to start in; empty for the user's profile.
         idle_s: seconds without a request after which it is dropped.
+        code_page: of its console.
     """
 
-    def __init__(self, system, env, folder, idle_s):
+    def __init__(self, system, env, folder, idle_s, code_page):
         self._system = system
         self.id = new_id()
         self.session = Session({**system.environment(), **env}, folder or system.profile_folder)
+        self.session.code_page = code_page
         self.idle_s = idle_s
         self.used = time.monotonic()
         self.commands = {}
@@ -177,15 +180,22 @@ class Shells:
         self._lock = threading.Lock()
         self._shells = {}
 
-    def open(self, env, folder, idle_s):
+    def open(self, env, folder, idle_s, code_page):
         """A new shell, or ``None`` when the quota is used up."""
         self._drop_idle()
+        quota = self._system.quirks.max_shells(self._system.config.max_shells)
         with self._lock:
-            if len(self._shells) >= self._system.config.max_shells:
+            if len(self._shells) >= quota:
                 return None
-            shell = Shell(self._system, env, folder, idle_s)
+            shell = Shell(self._system, env, folder, idle_s, code_page)
             self._shells[shell.id] = shell
             return shell
+
+    def ids(self):
+        """The ids of all shells, oldest first."""
+        self._drop_idle()
+        with self._lock:
+            return list(self._shells)
 
     def get(self, identifier):
         """The shell of this id, marked as used, or ``None``."""

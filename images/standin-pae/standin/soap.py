@@ -11,6 +11,7 @@ import pyexpat
 NS_SOAP = "http://www.w3.org/2003/05/soap-envelope"
 NS_ADDRESSING = "http://schemas.xmlsoap.org/ws/2004/08/addressing"
 NS_TRANSFER = "http://schemas.xmlsoap.org/ws/2004/09/transfer"
+NS_ENUMERATION = "http://schemas.xmlsoap.org/ws/2004/09/enumeration"
 NS_WSMAN = "http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd"
 NS_SHELL = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
 NS_FAULT = "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault"

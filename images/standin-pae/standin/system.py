@@ -12,6 +12,7 @@ from standin.letters import Letters
 from standin.paths import Files, lookup
 from standin.pnp import Devices
 from standin.processes import ProcessTable
+from standin.quirks import Quirks
 
 FOLDERS = (
     "WINDOWS/inf",
@@ -44,6 +45,7 @@ class System:
         self.host = host or Host(config)
         self.make_tree()
         self.hive = Hive(os.path.join(config.c_root, "WINDOWS/system32/config/hive.json"))
+        self.quirks = Quirks(self.hive)
         self.processes = ProcessTable()
         self.disks = Disks(config)
         self.letters = Letters(config, self.host, self.disks, self.hive)

@@ -22,9 +22,18 @@ from contextlib import suppress
 
 from standin import PRODUCT, VERSION, soap
 from standin.shells import CONTROL_C_EXIT, Shells
-from standin.soap import NS_IDENTITY, NS_SHELL, NS_TRANSFER, NS_WSMAN, FaultError
+from standin.soap import (
+    NS_ENUMERATION,
+    NS_IDENTITY,
+    NS_SHELL,
+    NS_TRANSFER,
+    NS_WSMAN,
+    FaultError,
+)
 
 RESOURCE_CMD = NS_SHELL + "/cmd"
+RESOURCE_SHELL = NS_SHELL
+ACTION_ENUMERATE = NS_ENUMERATION + "/Enumerate"
 ACTION_CREATE = NS_TRANSFER + "/Create"
 ACTION_DELETE = NS_TRANSFER + "/Delete"
 STATE_DONE = NS_SHELL + "/CommandState/Done"
@@ -129,6 +138,7 @@ class Server:
         self.port = self._socket.getsockname()[1]
         self._actions = {
             ACTION_CREATE: self._create,
+            ACTION_ENUMERATE: self._enumerate,
             ACTION_DELETE: self._delete,
             NS_SHELL + "/Command": self._command,
             NS_SHELL + "/Send": self._send,
@@ -282,7 +292,8 @@ class Server:
                 "The WS-Management service cannot process the request. The WS-Addressing action "
                 "URI is invalid.",
             )
-        if request.resource != RESOURCE_CMD:
+        listing = request.action == ACTION_ENUMERATE
+        if request.resource != (RESOURCE_SHELL if listing else RESOURCE_CMD):
             raise FaultError(
                 True,
                 "a:DestinationUnreachable",
@@ -311,7 +322,9 @@ class Server:
             env[variable.attributes.get("Name", "")] = variable.text
         idle = soap.duration(node.value(NS_SHELL + "}IdleTimeOut"), self._config.idle_timeout_s)
         folder = node.value(NS_SHELL + "}WorkingDirectory")
-        shell = self._shells.open(env, self._system.expand(folder), idle)
+        code_page = request.options.get("WINRS_CODEPAGE", "")
+        code_page = int(code_page) if code_page.isdigit() else 437
+        shell = self._shells.open(env, self._system.expand(folder), idle, code_page)
         if shell is None:
             raise FaultError(
                 False,
@@ -327,6 +340,20 @@ class Server:
             f"<a:ReferenceParameters><w:ResourceURI>{RESOURCE_CMD}</w:ResourceURI>"
             f'<w:SelectorSet><w:Selector Name="ShellId">{shell.id}</w:Selector></w:SelectorSet>'
             "</a:ReferenceParameters></x:ResourceCreated>",
+        )
+
+    def _enumerate(self, request):
+        """wsen:Enumerate of the shells, in one answer (DSP0226 section 8.2.3; MS-WSMV 3.1.4.4)."""
+        items = "".join(
+            f"<rsp:Shell><rsp:ShellId>{shell}</rsp:ShellId>"
+            f"<rsp:Owner>{soap.escape(self._config.user)}</rsp:Owner></rsp:Shell>"
+            for shell in self._shells.ids()
+        )
+        return soap.reply(
+            request,
+            NS_ENUMERATION + "/EnumerateResponse",
+            f'<n:EnumerateResponse xmlns:n="{NS_ENUMERATION}"><n:EnumerationContext/>'
+            f"<w:Items>{items}</w:Items><w:EndOfSequence/></n:EnumerateResponse>",
         )
 
     def _delete(self, request):
@@ -395,6 +422,10 @@ class Server:
         )
         limit = (envelope - RECEIVE_OVERHEAD) // 4 * 3  # base64 makes four bytes of three
         timeout = min(request.timeout_s, self._config.max_timeout_s)
+        if self._system.quirks.breaks_receive(time.monotonic() - command.started):
+            raise _HttpError(500)
+        if self._system.quirks.times_out():
+            raise _timed_out()
         result = command.receive(timeout, self._config.coalesce_s, limit)
         shell.used = max(shell.used, time.monotonic())
         if result is None:

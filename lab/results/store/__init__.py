@@ -15,7 +15,8 @@ frozen dataclasses. Moments are aware and in UTC, durations in seconds, runs are
 
 Filling (``importing``, ``documents``)::
 
-    import_results(store, [results_dir()])       # list[Imported]; each tells what became of it
+    import_results(store, [results_dir()])       # list[Imported]; each tells what became of it;
+                                                 # also mutants.json and */gate.json in it
     import_run(store, folder)                    # one; .became is NEW, REPLACED, UNCHANGED, ...
     put_gate(store, key, document, status=..., runs={run: role}, created=...)
     put_mutants(store, document)                 # of pvlab mutants
@@ -43,8 +44,27 @@ Asking (``queries``)::
     history(store, test, limit=100)              # list[(RunRow, Cell)], the newest first
     failures(store, names)                       # list[Failure]: cell, evidence pieces, crashes
     runs, run, tests, drivers, buckets, crashes, gates, gate, mutants
+
+Removing (``pruning``)::
+
+    prune(store, results, keep=100, younger_than=timedelta(days=30), dry_run=True)
 """
 
+from lab.results.store.answers import (
+    BucketRow,
+    CampaignRow,
+    Cell,
+    CrashRow,
+    DriverRow,
+    Failure,
+    GateRow,
+    MutantsRow,
+    Night,
+    Piece,
+    RunDetail,
+    RunRow,
+    TestRow,
+)
 from lab.results.store.documents import forget_gate, put_gate, put_mutants
 from lab.results.store.engine import Store, open_store, store_url
 from lab.results.store.importing import Imported, import_results, import_run
@@ -73,20 +93,8 @@ from lab.results.store.nightly import (
     reap,
     release,
 )
+from lab.results.store.pruning import Pruned, prune
 from lab.results.store.queries import (
-    BucketRow,
-    CampaignRow,
-    Cell,
-    CrashRow,
-    DriverRow,
-    Failure,
-    GateRow,
-    MutantsRow,
-    Night,
-    Piece,
-    RunDetail,
-    RunRow,
-    TestRow,
     buckets,
     cells,
     crashes,
@@ -125,6 +133,7 @@ __all__ = [
     "Night",
     "Piece",
     "Plan",
+    "Pruned",
     "RunDetail",
     "RunRow",
     "Store",
@@ -156,6 +165,7 @@ __all__ = [
     "note_run",
     "open_store",
     "plans",
+    "prune",
     "put_gate",
     "put_mutants",
     "reap",

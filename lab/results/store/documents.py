@@ -1,4 +1,8 @@
-"""Gates and mutants: documents that others write, kept whole, with what they refer to."""
+"""Gates and mutants: documents that others write, kept whole, with what they refer to.
+
+They are written by layers above this one, so they are read by their keys here; their JSON Schemas
+are ``lab/gate/schema/gate.schema.json`` and the models of ``lab/mutants/outcome.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,17 @@ from typing import Any
 
 from sqlalchemy import select
 
+from lab.core.errors import UsageError
 from lab.results.record import Status
 from lab.results.store import models
 from lab.results.store.engine import Store
+from lab.results.store.rows import machine
+
+GATE_NAME = "gate.json"
+MUTANTS_NAME = "mutants.json"
+
+LIMIT = 64 << 20
+"""Largest document that is read, in bytes."""
 
 
 def put_gate(
@@ -63,6 +75,7 @@ def put_gate(
             created=created,
             status=status,
             path=str(path) if path else None,
+            machine=machine(),
             driver_sha256=driver,
             baseline_sha256=baseline,
             document=dict(document),
@@ -111,6 +124,94 @@ def put_mutants(store: Store, document: Mapping[str, Any], *, now: datetime | No
         row.sha256, row.document = own, dict(document)
         row.recorded = now or datetime.now(UTC)
     return True
+
+
+def import_document(store: Store, file: Path) -> tuple[str, bool]:
+    """Import the document of a gate or of ``pvlab mutants``.
+
+    Args:
+        store: where to.
+        file: the document's; what it is shows in it.
+
+    Returns:
+        Key of the gate (empty for mutants), and whether that changed anything.
+
+    Raises:
+        UsageError: it cannot be read, or is neither.
+        LabBroken: the store cannot be used.
+    """
+    document = _read(file)
+    if isinstance(document.get("mutants"), list):
+        return "", put_mutants(store, document)
+    try:
+        comparison = document.get("comparison") or {}
+        key = str(document["run_id"])
+        # A gate without a comparison rests on the one run that it is named for.
+        runs = [str(run["run_id"]) for run in comparison["runs"]] if comparison else [key]
+        changed = put_gate(
+            store,
+            key,
+            document,
+            status=Status(document["verdict"]["status"]),
+            runs=dict.fromkeys(runs, "compared" if comparison else "driver"),
+            created=_moment(document.get("ended") or document["started"]),
+            driver=_identity(document.get("driver")),
+            baseline=_identity(comparison.get("baseline")),
+            path=file.resolve(),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UsageError(f"{file}: neither a gate's document nor one of mutants") from None
+    return key, changed
+
+
+def forget_lost_gates(store: Store, results: Path) -> list[str]:
+    """Forget gates of a results folder whose documents somebody removed.
+
+    Args:
+        store: where.
+        results: the results folder.
+
+    Returns:
+        Their keys.
+    """
+    root = results.resolve()
+    with store.write(exclusive=True) as session:
+        rows = session.scalars(select(models.Gate).where(models.Gate.machine == machine()))
+        lost = [
+            row
+            for row in rows
+            if row.path and root in Path(row.path).parents and not Path(row.path).exists()
+        ]
+        keys = [row.key for row in lost]
+        for row in lost:
+            session.delete(row)
+    return keys
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > LIMIT:
+            raise UsageError(f"{file}: larger than {LIMIT >> 20} MiB")
+        document = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+    # RecursionError: arrays nested too deep for the parser.
+    except (ValueError, RecursionError):
+        raise UsageError(f"{file}: damaged: no JSON") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{file}: neither a gate's document nor one of mutants")
+    return document
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("no time zone")
+    return moment
+
+
+def _identity(driver: Any) -> str | None:
+    return None if driver is None else str(driver["sha256"])
 
 
 def _sha256(value: Any) -> str:

@@ -16,7 +16,14 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session
 
 from lab.core.deadline import Deadline
@@ -62,7 +69,15 @@ def store_url(db: str | Path | None = None) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and url.database and url.database != ":memory:":
         return URL.create("sqlite", database=str(Path(url.database).expanduser().resolve()))
-    raise UsageError(f"--db: {url.render_as_string()} cannot hold results", hint=_hint())
+    raise UsageError(f"--db: a database of {backend} cannot hold results", hint=_hint())
+
+
+def _shown(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    # A password may be among the parameters too.
+    query = {name: value for name, value in url.query.items() if name in ("host", "port")}
+    return url.set(drivername="postgresql", query=query).render_as_string(hide_password=True)
 
 
 def _hint() -> str:
@@ -82,9 +97,7 @@ class Store:
     @property
     def name(self) -> str:
         """Where it is, for people: no password in it."""
-        url = self.engine.url
-        shown = url.database if url.get_backend_name() == "sqlite" else None
-        return shown or url.render_as_string(hide_password=True)
+        return _shown(self.engine.url)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -120,8 +133,12 @@ class Store:
         try:
             with Session(self.engine.execution_options(**options)) as session:
                 yield session
-        except OperationalError as error:
-            raise LabBroken(f"{self.name}: {reason(error)}") from None
+        except DatabaseError as error:
+            # A plain DatabaseError is SQLite's for a damaged file; other kinds are of statements.
+            broken = isinstance(error, OperationalError | InternalError)
+            if broken or type(error) is DatabaseError:
+                raise LabBroken(f"{self.name}: {reason(error)}") from None
+            raise
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -148,7 +165,7 @@ def open_store(db: str | Path | None = None) -> Store:
     Raises:
         UsageError: no such database, not one of this lab's, or a newer lab's; or the library for
             PostgreSQL is missing.
-        LabBroken: another process keeps it locked.
+        LabBroken: the server cannot be reached, or another process keeps the store locked.
     """
     url = store_url(db)
     engine = _engine(url)
@@ -167,7 +184,10 @@ def open_store(db: str | Path | None = None) -> Store:
                     upgrade(connection, store.name)
     except DBAPIError as error:
         engine.dispose()
-        raise UsageError(f"{store.name}: cannot be opened: {reason(error)}", hint=_hint()) from None
+        message = f"{store.name}: cannot be opened: {reason(error)}"
+        if url.get_backend_name() != "sqlite" and isinstance(error, OperationalError):
+            raise LabBroken(message) from None
+        raise UsageError(message, hint=_hint()) from None
     except BaseException:
         engine.dispose()
         raise

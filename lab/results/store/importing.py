@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from lab.core.errors import UsageError
 from lab.results.record import RECORD_NAME
 from lab.results.store import models
+from lab.results.store.documents import GATE_NAME, MUTANTS_NAME, import_document
 from lab.results.store.engine import Store, reason
+from lab.results.store.pruning import tidy
 from lab.results.store.reading import read_snapshot
 from lab.results.store.rows import Became, machine, put_run
 from lab.results.store.types import plain
@@ -25,11 +27,11 @@ RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}(?:-.*)?")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of one folder.
+    """What became of one folder, or of the document of a gate or of mutants.
 
     Attributes:
         folder: it.
-        run: name of the run; empty when the folder is damaged.
+        run: name of the run or gate; empty when it is damaged, or of mutants.
         became: what.
         troubles: why it is damaged, or which evidence is; one line each.
     """
@@ -43,7 +45,8 @@ class Imported:
 def run_folders(folder: Path) -> list[Path]:
     """The run folders that a path means: itself, or those in it, the oldest first.
 
-    A folder named like a run counts even where it has no record, so that its loss is seen.
+    A folder named like a run counts even where it has no record, so that its loss is seen;
+    unless it is a gate's.
 
     Raises:
         UsageError: it is no folder, or cannot be read.
@@ -58,21 +61,21 @@ def run_folders(folder: Path) -> list[Path]:
     return [
         folder.resolve() / name
         for name in names
-        if RUN_NAME.fullmatch(name)
-        or (not name.startswith(".") and (folder / name / RECORD_NAME).is_file())
+        if (folder / name / RECORD_NAME).is_file()
+        or (RUN_NAME.fullmatch(name) and not (folder / name / GATE_NAME).is_file())
     ]
 
 
 def import_results(
     store: Store, folders: Iterable[Path], *, progress: Callable[[Imported], None] | None = None
 ) -> list[Imported]:
-    """Import folders of results, or of runs; nothing happens to what has not changed.
+    """Import folders of results, or of runs, or documents; what has not changed stays as it is.
 
     Each run is a transaction of its own, so a kill loses the run it was at, until the next time.
 
     Args:
         store: where to.
-        folders: results folders, and runs' own.
+        folders: results folders, runs' own, and documents of gates or mutants.
         progress: told after each run.
 
     Raises:
@@ -80,18 +83,36 @@ def import_results(
     """
     done = []
     for given in folders:
-        try:
-            found = run_folders(given)
-        except UsageError as error:
-            found = []
-            done.append(Imported(given, "", Became.DAMAGED, (error.message,)))
+        for one in _import(store, given):
+            done.append(one)
             if progress is not None:
-                progress(done[-1])
-        for folder in found:
-            done.append(import_run(store, folder))
-            if progress is not None:
-                progress(done[-1])
+                progress(one)
     return done
+
+
+def _import(store: Store, given: Path) -> Iterator[Imported]:
+    if given.is_file() and given.name != RECORD_NAME:
+        yield _import_document(store, given)
+        return
+    tidy(store, given)
+    try:
+        folders = run_folders(given.parent if given.is_file() else given)
+    except UsageError as error:
+        yield Imported(given, "", Became.DAMAGED, (error.message,))
+        return
+    for folder in folders:
+        yield import_run(store, folder)
+    for file in (given / MUTANTS_NAME, given / GATE_NAME, *sorted(given.glob(f"*/{GATE_NAME}"))):
+        if file.is_file():
+            yield _import_document(store, file)
+
+
+def _import_document(store: Store, file: Path) -> Imported:
+    try:
+        key, changed = import_document(store, file)
+    except UsageError as error:
+        return Imported(file, "", Became.DAMAGED, (error.message,))
+    return Imported(file, key, Became.NEW if changed else Became.UNCHANGED)
 
 
 def import_run(store: Store, folder: Path) -> Imported:

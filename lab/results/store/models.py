@@ -263,6 +263,7 @@ class Gate(Base):
     created: Mapped[datetime] = mapped_column(index=True)
     status: Mapped[Status]
     path: Mapped[str | None]
+    machine: Mapped[str]
     driver_sha256: Mapped[str | None]
     baseline_sha256: Mapped[str | None]
     document: Mapped[dict[str, Any]]

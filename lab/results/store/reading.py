@@ -48,33 +48,6 @@ class Snapshot:
         return self.record.ended is not None, len(self.record.tests)
 
 
-def digest(folder: Path, record: RunRecord) -> str:
-    """SHA-256 over what the store takes from a folder.
-
-    Args:
-        folder: the run's.
-        record: what it says; names the evidence folders.
-
-    Raises:
-        UsageError: the record cannot be read.
-    """
-    whole = hashlib.sha256(f"{READING}\n".encode())
-    try:
-        whole.update(hashlib.sha256((folder / RECORD_NAME).read_bytes()).digest())
-    except OSError as error:
-        raise UsageError(f"{folder / RECORD_NAME}: cannot be read: {error.strerror}") from None
-    for test in record.tests:
-        if test.evidence is None:
-            continue
-        manifest = folder / test.evidence / MANIFEST_NAME
-        try:
-            content = manifest.read_bytes()
-        except OSError:
-            content = b""
-        whole.update(hashlib.sha256(content).digest())
-    return whole.hexdigest()
-
-
 def read_snapshot(folder: Path, *, known: str | None = None) -> Snapshot | None:
     """Read a run's folder.
 
@@ -89,27 +62,46 @@ def read_snapshot(folder: Path, *, known: str | None = None) -> Snapshot | None:
         UsageError: there is no record, it is damaged, or another version of the lab wrote it.
     """
     folder = folder.resolve()
+    # The run may be writing at this moment. What is digested before it is read can only be older
+    # than what was read, and then the next import reads it again.
+    whole = hashlib.sha256(f"{READING}\n".encode())
+    whole.update(_sha256(folder / RECORD_NAME))
     record = load_run(folder)
-    ids = [test.id for test in record.tests]
-    if len(set(ids)) < len(ids):
-        double = next(one for number, one in enumerate(ids) if one in ids[:number])
-        raise UsageError(f"{folder / RECORD_NAME}: damaged: test {double} is in it twice")
-    found = digest(folder, record)
+    _check(folder, record)
+    with_evidence = {test.id: folder / test.evidence for test in record.tests if test.evidence}
+    for evidence in with_evidence.values():
+        whole.update(_sha256(evidence / MANIFEST_NAME))
+    found = whole.hexdigest()
     if found == known:
         return None
     manifests: dict[str, Manifest] = {}
-    crashes: dict[str, tuple[CrashFact, ...]] = {}
     troubles: list[str] = []
-    for test in record.tests:
+    for test, evidence in with_evidence.items():
         try:
-            if test.evidence is not None:
-                manifests[test.id] = load_manifest(folder / test.evidence)
+            manifests[test] = load_manifest(evidence)
         except UsageError as error:
             troubles.append(error.message)
+    crashes: dict[str, tuple[CrashFact, ...]] = {}
     for failed in labrun.failed(folder):
         if facts := tuple(_crashes(failed)):
             crashes[failed.id] = facts
     return Snapshot(folder, record, found, manifests, crashes, tuple(troubles))
+
+
+def _check(folder: Path, record: RunRecord) -> None:
+    seen = set()
+    for test in record.tests:
+        if test.id in seen:
+            raise UsageError(f"{folder / RECORD_NAME}: damaged: test {test.id} is in it twice")
+        seen.add(test.id)
+
+
+def _sha256(file: Path) -> bytes:
+    """Of a file; that there is none is told when it is read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return b""
 
 
 def _crashes(failed: labrun.Failed) -> Iterator[CrashFact]:

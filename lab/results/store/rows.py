@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from lab.core.errors import UsageError
 from lab.crash import facts as facts_module
 from lab.crash import signature as signatures
 from lab.crash.facts import CrashFact
 from lab.crash.incidents import fullness
 from lab.evidence.manifest import Manifest
+from lab.results.record import RECORD_NAME
 from lab.results.store import models
 from lab.results.store.models import Base
 from lab.results.store.reading import Snapshot
@@ -49,8 +51,14 @@ def put_run(session: Session, snapshot: Snapshot) -> Became:
     Args:
         session: of an exclusive write.
         snapshot: what the folder held.
+
+    Raises:
+        UsageError: the folder was pruned since it was read.
     """
     record = snapshot.record
+    # Asked within the transaction: ``prune`` puts folders away in one of its own.
+    if not (snapshot.folder / RECORD_NAME).is_file():
+        raise UsageError(f"{snapshot.folder}: is gone")
     old = session.scalar(select(models.Run).where(models.Run.name == record.run_id))
     became = Became.NEW
     if old is not None:

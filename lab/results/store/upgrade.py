@@ -17,6 +17,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "pvlab_schema"
 
 
+def head() -> str:
+    """This lab's version of the schema."""
+    return str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
+
+
 def is_current(connection: Connection, name: str) -> bool:
     """Whether the schema is this lab's.
 
@@ -27,7 +32,7 @@ def is_current(connection: Connection, name: str) -> bool:
     Raises:
         UsageError: a newer lab made it, or something else.
     """
-    scripts = ScriptDirectory.from_config(_config(connection))
+    scripts = ScriptDirectory(str(MIGRATIONS))
     version = _version(connection)
     if version is None:
         if tables := inspect(connection).get_table_names():
@@ -38,11 +43,10 @@ def is_current(connection: Connection, name: str) -> bool:
         return False
     if version not in {script.revision for script in scripts.walk_revisions()}:
         raise UsageError(
-            f"{name}: its schema {version} is newer than this pvlab's "
-            f"({scripts.get_current_head()})",
+            f"{name}: its schema {version} is newer than this pvlab's ({head()})",
             hint="use the pvlab that wrote it, or a later one",
         )
-    return version == scripts.get_current_head()
+    return version == head()
 
 
 def upgrade(connection: Connection, name: str) -> None:
@@ -52,7 +56,7 @@ def upgrade(connection: Connection, name: str) -> None:
         UsageError: as ``is_current``.
     """
     if not is_current(connection, name):
-        command.upgrade(_config(connection), "head")
+        command.upgrade(config(connection), "head")
 
 
 def _version(connection: Connection) -> str | None:
@@ -60,8 +64,13 @@ def _version(connection: Connection) -> str | None:
     return context.get_current_revision()
 
 
-def _config(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
+def config(connection: Connection) -> Config:
+    """Alembic's settings, which are in no file.
+
+    Args:
+        connection: to the database.
+    """
+    settings = Config()
+    settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    settings.attributes["connection"] = connection
+    return settings

@@ -73,7 +73,7 @@ def test_missing_description(tmp_path: Path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"kernel": None},
+        {"kernel": 5},
         {"toolstacks": ["xl", "virsh"]},
         {"ssh_port": "many"},
         {"modules": [["vmlinux"]]},

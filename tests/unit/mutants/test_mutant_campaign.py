@@ -8,11 +8,12 @@ import pytest
 
 from lab.core.errors import Blame, LabBroken, UsageError
 from lab.gate.verdict import verdict
-from lab.mutants.campaign import cheapest_first, run_campaign, suite_digest
+from lab.mutants.campaign import run_campaign, soonest_first
 from lab.mutants.catalogue import Mutant
 from lab.mutants.outcome import Fate, MutantsDocument, judge_mutant, read_document
 from lab.results.record import Driver, EndedHow, Host, Outcome, RunRecord, TestRecord
 from lab.suite.catalogue import Entry
+from lab.suite.digest import suite_digest
 from lab.suite.intensity import Level
 
 NOW = datetime(2007, 11, 22, tzinfo=UTC)
@@ -100,7 +101,23 @@ def test_quick_tests_come_first_and_equals_keep_their_order():
         return Entry(id=name, area="", claim="", source="", expected_seconds=seconds, markers=())
 
     tests = [entry("slow", 90), entry("b", 10), entry("a", 10), entry("quick", 2)]
-    assert cheapest_first(tests) == ["quick", "b", "a", "slow"]
+    assert soonest_first(tests) == ["quick", "b", "a", "slow"]
+
+
+def test_tests_that_killed_others_come_sooner():
+    def entry(name, seconds):
+        where = f"tests/drivers/test_x.py::{name}"
+        return Entry(id=where, area="", claim="", source="", expected_seconds=seconds, markers=())
+
+    tests = [entry("a", 20), entry("b", 25), entry("long", 400)]
+    order = [test.rpartition(":")[2] for test in soonest_first(tests, [judged("m", KILLED)])]
+    assert order == ["b", "a", "long"]
+    survived = judged("m", ended("b"))
+    assert soonest_first(tests, [survived]) == soonest_first(tests)
+    long = ended("long", Outcome.FAILED, Blame.DRIVER)
+    kills = [judged(name, long) for name in "mno"]
+    order = [test.rpartition(":")[2] for test in soonest_first(tests, kills)]
+    assert order == ["a", "b", "long"], "three kills in 400 s are worth less than none in 20 s"
 
 
 def test_digest_follows_names_and_contents(tmp_path):
@@ -120,7 +137,8 @@ class Runner:
         self.fates = fates
         self.ran = []
 
-    def __call__(self, which):
+    def __call__(self, which, order):
+        assert order == [test.id for test in SUITE]
         self.ran.append(which.name)
         told = self.fates.get(which.name, KILLED)
         if isinstance(told, BaseException):
@@ -128,6 +146,7 @@ class Runner:
         return judged(which.name, told)
 
 
+SUITE = [Entry(id="t::b", area="", claim="", source="", expected_seconds=9, markers=())]
 EMPTY = MutantsDocument(suite="s1", intensity=Level.SMOKE, guest_label="stand-in")
 
 
@@ -137,6 +156,7 @@ def campaign(runner, names, tmp_path, **more):
     options = {"packages": [(name, PACKAGE) for name in names], **more}
     document = run_campaign(
         [mutant(name) for name in names],
+        SUITE,
         runner,
         options.pop("document", EMPTY),
         tmp_path / "results" / "mutants.json",

@@ -95,7 +95,7 @@ def guest_image(
     (made.path / "vmlinuz").write_bytes(b"guest kernel")
     (made.path / "password").write_text("pass word\n")
     (made.path / "domain.cfg.j2").write_text(
-        'name="{{ name }}"\nmemory={{ memory_mib }}\ndisk="{{ system_disk }}"\n'
+        'name="{{ name }}"\nmemory={{ memory_mib }}\ndisk=["{{ system_disk }}"]\n'
         'serial="{{ serial_log }}"\nkernel="{{ kernel }}"\n'
     )
     return made
@@ -176,6 +176,7 @@ class FakeDom0:
 
     fails: Callable[[str], PvlabError | None] = lambda command: None
     stdout: str = "123\n"
+    seconds: float = 0.1
     commands: list[str] = field(default_factory=list)
     stdin: dict[str, bytes] = field(default_factory=dict)
     sent: list[tuple[str, bytes]] = field(default_factory=list)
@@ -197,7 +198,7 @@ class FakeDom0:
             self.sent.append((command, stdin))
         if error := self.fails(command):
             raise error
-        return CommandResult(command, 0, self.stdout, "", 0.1, "dom0")
+        return CommandResult(command, 0, self.stdout, "", self.seconds, "dom0")
 
     def read_text(self, path: str, deadline: Deadline) -> str:
         return f"content of {path}"

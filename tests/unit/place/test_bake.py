@@ -32,6 +32,7 @@ from lab.place.stage import Stage, StageStore
 from lab.place.standin import guest_image as guest_image_for
 from lab.place.warm import Kitchen, prepare
 from lab.qemu.accel import AccelChoice
+from lab.xen.config import DomainConfig
 from lab.xen.xm import shim
 
 
@@ -68,6 +69,9 @@ class FakeXl:
 
     def info(self, deadline: object) -> dict[str, object]:
         return {"xen_version": "4.17.5", "release": "6.1.0-30-amd64"}
+
+    def configuration(self, config: DomainConfig) -> str:
+        return config.for_xl()
 
     def create(self, path: str, deadline: object) -> object:
         self.world.created.append(path)
@@ -151,11 +155,11 @@ def test_guest_s_configuration(baker: BakerMaker, world: World, tmp_path: Path):
     baker(memory={"guest_mib": 256}).stage()
     (written,) = world.dom0.stdin.values()
     text = written.decode()
-    assert 'name="virtdemo"' in text
-    assert "memory=256" in text
-    assert 'disk="/dev/vdc"' in text
+    assert 'name = "virtdemo"' in text
+    assert "memory = 256" in text
+    assert 'disk = [ "/dev/vdc" ]' in text
     ((remote, local),) = world.dom0.put_files.items()
-    assert f'kernel="{remote}"' in text
+    assert f'kernel = "{remote}"' in text
     assert local == tmp_path / "guest/files/vmlinuz"
     assert world.created == ["/etc/xen/virtdemo.cfg"]
 
@@ -171,7 +175,7 @@ def test_guest_without_a_disk(baker: BakerMaker, world: World, tmp_path: Path):
     assert rest == [("guest.qcow2", 1)]
     log = "/var/log/xen/console/guest-virtdemo.log"
     assert made.access().serial_log == log
-    assert f'serial="{log}"' in next(iter(world.dom0.stdin.values())).decode()
+    assert f'serial = "{log}"' in next(iter(world.dom0.stdin.values())).decode()
     assert any(command.startswith(f"stat -c %s {log};") for command in world.dom0.commands)
     assert list(world.dom0.put_files.values()) == [guest.path / "vmlinuz"]
     assert kinds(tmp_path) == ["guest standin tcg-pv", "host standin tcg-pv"]

@@ -19,6 +19,7 @@ import lab.plugin.parallel
 import lab.plugin.run
 import lab.plugin.selection
 import lab.plugin.telling
+import lab.plugin.turns
 import lab.plugin.workplace  # noqa: F401
 from lab.core.paths import repo_root
 
@@ -55,7 +56,7 @@ def bench(pytester, monkeypatch, tmp_path):
     monkeypatch.setenv("PVLAB_RUNTIME", str(tmp_path / "runtime"))
     for name in (
         *("DRIVER", "PROFILE", "CONFIG", "ACCEL", "RESULTS", "RUN_ID"),
-        *("INTENSITY", "SEED", "ERRATA", "CATALOGUE"),
+        *("INTENSITY", "SEED", "ERRATA", "CATALOGUE", "BASELINE", "PLAN"),
     ):
         monkeypatch.delenv(f"PVLAB_{name}", raising=False)
     # What an earlier probe found on this machine must not matter.

@@ -111,6 +111,7 @@ class Place:
     crash: Crash = field(default_factory=Crash)
     timings: dict[str, float] = field(default_factory=lambda: {"clone_running": 0.25})
     calls: list[str] = field(default_factory=list)
+    installed: Any = None
 
     def __post_init__(self) -> None:
         def note(name: str, answer: Any = None) -> Callable[..., Any]:
@@ -196,6 +197,11 @@ class Template:
     def log(self, line: str) -> None:
         with self.journal.open("a") as file:
             file.write(line + "\n")
+
+    pace: float = 1.0
+
+    def with_driver(self, package: object, say: object) -> Template:
+        return self
 
     def clone(self, scratch: Path, deadline: object) -> Place:
         error = self.clone_errors.pop(0) if self.clone_errors else None

@@ -18,6 +18,7 @@ import pytest
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken
 from lab.core.paths import repo_root
+from lab.images.boot import Hardware
 from lab.qemu.emulator import Emulator
 from lab.qemu.machine import (
     Console,
@@ -513,3 +514,23 @@ def test_serial_socket_that_is_not_there(scratch: Path):
     with pytest.raises(LabBroken, match=r"cannot reach serial.sock"):
         connect_unix(scratch / "gone", "serial.sock")
     assert sockets_open() == before
+
+
+def test_a_machine_for_old_kernels(tmp_path: Path) -> None:
+    old = Hardware(machine="pc", disk_bus="ide", nic="rtl8139")
+    disks = (DiskSpec(tmp_path / "root"), DiskSpec(tmp_path / "vg"), DiskSpec(tmp_path / "guest"))
+    made = spec(kernel=None, disks=disks, exchange_mib=64, hardware=old, ram_file=None)
+    words = made.argv(incoming=False, monitor_fd=3)
+    assert words[words.index("-machine") + 1] == "pc"
+    assert not {"-kernel", "-append", "-initrd"} & set(words)
+    devices = [words[at + 1] for at, word in enumerate(words) if word == "-device"]
+    assert [one for one in devices if one.startswith("ide-hd")] == [
+        "ide-hd,drive=disk0,bus=ide.0,unit=0",
+        "ide-hd,drive=disk1,bus=ide.0,unit=1",
+        "ide-hd,drive=disk2,bus=ide.1,unit=0",
+        "ide-hd,drive=exchange,bus=ide.1,unit=1",
+    ]
+    assert "rtl8139,netdev=net0,romfile=" in devices
+    assert [old.disk_in_dom0(index) for index in range(4)] == [
+        "/dev/hda", "/dev/hdb", "/dev/hdc", "/dev/hdd",
+    ]  # fmt: skip

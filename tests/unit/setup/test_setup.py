@@ -9,6 +9,7 @@ from lab.cli.setup import HostPackage
 from lab.core.errors import LabBroken
 
 PACKAGES = [HostPackage("mmdebstrap", "x"), HostPackage("qemu-utils", "y")]
+TEST_PACKAGES = [HostPackage("postgresql", "z")]
 
 
 @pytest.fixture
@@ -19,10 +20,12 @@ def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     def playbook(argv: list[str], options: list[str]) -> int:
         state["runs"].append((argv, options))  # type: ignore[attr-defined]
         if state["installs"]:
-            state["present"] = {package.name for package in PACKAGES}
+            state["present"] = {package.name for package in [*PACKAGES, *TEST_PACKAGES]}
         return int(str(state["code"]))
 
-    monkeypatch.setattr(setup, "host_packages", lambda: PACKAGES)
+    monkeypatch.setattr(
+        setup, "host_packages", lambda *, tests: [*PACKAGES, *(TEST_PACKAGES if tests else [])]
+    )
     monkeypatch.setattr(setup, "installed", lambda names: state["present"])
     monkeypatch.setattr(setup, "_run_playbook", playbook)
     monkeypatch.setattr("shutil.which", lambda name: None)
@@ -41,6 +44,21 @@ def test_the_list_says_why_for_each_package() -> None:
     assert {"mmdebstrap", "uidmap", "arch-test", "qemu-system-x86"} <= {p.name for p in packages}
     assert all(package.why for package in packages)
     assert [p.name for p in packages] == sorted({p.name for p in packages})
+
+
+def test_what_only_tests_need_is_a_list_of_its_own() -> None:
+    more = [p for p in setup.host_packages(tests=True) if p not in setup.host_packages()]
+    assert "postgresql" in {p.name for p in more}
+    assert all(package.why for package in more)
+
+
+@pytest.mark.usefixtures("environment")
+def test_what_only_tests_need_is_installed_when_asked_for(host: dict[str, object]) -> None:
+    host["present"] = {"mmdebstrap", "qemu-utils"}
+    assert setup.set_up_host() is False
+    assert setup.set_up_host(tests=True) is True
+    ((argv, _),) = host["runs"]  # type: ignore[misc, attr-defined]
+    assert argv[1:3] == ["--extra-vars", "lab_host_tests=true"]
 
 
 def test_only_installed_counts_as_installed() -> None:

@@ -32,6 +32,7 @@ class FakeHost(Host):
         self.results: dict[str, tuple[int, bytes]] = {}
         self.powered: list[tuple[str, float]] = []
         self.mounts: set[str] = set()
+        self.clock: float | None = None
 
     def run(self, program: str, *args: str, process: Any = None) -> tuple[int, bytes]:
         self.calls.append((program, *args))
@@ -48,6 +49,11 @@ class FakeHost(Host):
         elif program == "rmmod":
             (self.root / "sys/module" / args[0]).rmdir()
         return 0, b""
+
+    def set_clock(self, seconds: float) -> None:
+        if seconds < 0:
+            raise OSError
+        self.clock = seconds
 
     def reread_partitions(self, device: str) -> None:
         disk = Path(device)

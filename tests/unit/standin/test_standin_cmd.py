@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from standin_guest import Guest
@@ -151,4 +152,14 @@ def test_started_program_outlives_its_command(guest: Guest):
 def test_date_and_time(guest: Guest):
     assert re.fullmatch(r"\w{3} \d\d/\d\d/\d{4} \n", guest.run("date /t")[1])
     assert re.fullmatch(r"\d\d:\d\d [AP]M\n", guest.run("time /t")[1])
-    assert guest.run("date 1-1-2000")[0] == 1
+    assert guest.host.clock is None
+    assert guest.run("date 02-29-2004")[0] == 0
+    assert time.strftime("%Y-%m-%d", time.localtime(guest.host.clock)) == "2004-02-29"
+    assert guest.run("time 07:08:09")[0] == 0
+    assert time.strftime("%H:%M:%S", time.localtime(guest.host.clock)) == "07:08:09"
+    assert guest.run("time 7:08")[0] == 0
+    for wrong in ("date 02-30-2004", "date", "time 25:00", "date tomorrow", "time 1:2:3:4"):
+        code, _, said = guest.run(wrong)
+        assert code == 1
+        assert said == f"The system cannot accept the {wrong[:4]} entered.\n"
+    assert guest.run("date 01-01-1960")[2] == "A required privilege is not held by the client.\n"

@@ -11,6 +11,7 @@ from store_samples import NOON, name, record, write
 from lab.core.errors import UsageError
 from lab.results.store import (
     Became,
+    Claim,
     ClaimLost,
     ItemState,
     NewItem,
@@ -52,7 +53,7 @@ def states(store: Store) -> dict[str, str]:
     return {item.key: item.state.value for item in items(store, PLAN)}
 
 
-def take(store: Store, item: str | None = None, worker: str = "w"):  # type: ignore[no-untyped-def]
+def take(store: Store, item: str | None = None, worker: str = "w") -> Claim:
     got = claim(store, PLAN, worker, item=item)
     assert got is not None
     return got

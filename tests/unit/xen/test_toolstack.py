@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from xen_fakes import ScriptedDom0
+from xen_fakes import ScriptedDom0, ShellDom0
 
 from lab.core.command import CommandResult
 from lab.core.deadline import Deadline
@@ -19,6 +20,7 @@ from lab.xen.errors import (
     HotplugFailed,
     NoSuchDevice,
     NoSuchDomain,
+    ToolstackDown,
     ToolstackFailed,
 )
 from lab.xen.states import XenbusState
@@ -32,6 +34,13 @@ GUEST = Domain("virtdemo", 3, 256, 1, "-b----", 1.0)
 
 def soon() -> Deadline:
     return Deadline(10)
+
+
+class _Files(ShellDom0):
+    """A dom0 whose device nodes are plain files."""
+
+    def run(self, command: str, deadline: Deadline, **how: Any) -> CommandResult:
+        return super().run(command.replace("[ ! -b ", "[ ! -f "), deadline, **how)
 
 
 def test_list_and_find() -> None:
@@ -77,14 +86,36 @@ def test_create_that_did_not_last() -> None:
         (lambda t: t.trigger(GUEST, "nmi", soon()), "trigger 3 nmi"),
         (lambda t: t.sysrq(GUEST, "B", soon()), "sysrq 3 B"),
         (lambda t: t.block_detach(GUEST, "/dev/hdc", soon()), "block-detach 3 5632"),
-        (lambda t: t.block_detach(3, 5632, soon(), force=True), "block-detach -f 3 5632"),
     ],
 )
 @pytest.mark.parametrize("kind", [XlToolstack, XmToolstack])
 def test_commands_that_both_have(act: object, words: str, kind: type[Toolstack]) -> None:
     dom0 = ScriptedDom0().answer("")
     act(kind(dom0))  # type: ignore[operator]
+    (command,) = dom0.commands
+    # What xm's core needs besides follows it.
+    assert command.partition(";")[0] == f"{kind.program} {words}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(XlToolstack, "block-detach -f 3 5632"), (XmToolstack, "block-detach 3 5632 -f")],
+)
+def test_the_option_of_a_detach(kind: type[Toolstack], words: str) -> None:
+    dom0 = ScriptedDom0().answer("")
+    kind(dom0).block_detach(3, 5632, soon(), force=True)
     assert dom0.commands == [f"{kind.program} {words}"]
+
+
+def test_a_core_that_fails_leaves_a_device_its_name(tmp_path: Path) -> None:
+    """xend renames what it wrote to, which may be a device node; test(1) is told that it is."""
+    node = tmp_path / "vdd"
+    (tmp_path / "vdd-incomplete").write_text("node")
+    (tmp_path / "xm").write_text("#!/bin/sh\necho 'Error: Failed to dump core: (28, x)'; exit 1\n")
+    (tmp_path / "xm").chmod(0o755)
+    with pytest.raises(ToolstackFailed, match="Failed to dump core"):
+        XmToolstack(_Files(tmp_path)).dump_core(GUEST, str(node), soon())
+    assert node.read_text() == "node"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +248,7 @@ def test_info() -> None:
         ),
         (
             "Error: Unable to connect to xend: No such file or directory. Is xend running?",
-            ToolstackFailed,
+            ToolstackDown,
             "Unable to connect to xend",
         ),
         ("something new", ToolstackFailed, ": something new"),

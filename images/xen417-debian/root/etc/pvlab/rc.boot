@@ -23,6 +23,10 @@ hostname -F /etc/hostname
 modprobe -a xenfs xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xen-blkback xen-netback \
     virtio_net bridge dm-mod loop tun
 mount -t xenfs xenfs /proc/xen
+# A program that is in the page cache is mapped at its first page fault, not at one every 64 KiB:
+# a fault is dear under an emulated hypervisor.
+mount -t debugfs debugfs /sys/kernel/debug
+echo 1048576 > /sys/kernel/debug/fault_around_bytes
 
 # The network: QEMU's user network outside (slirp's fixed addresses, closed to the world by
 # restrict=on), the guests' own bridge inside. WinRM is forwarded in the kernel, since an SSH

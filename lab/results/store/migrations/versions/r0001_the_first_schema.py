@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
         sa.Column("status", sa.String(20), nullable=False),
         sa.Column("path", sa.Text(), nullable=True),
+        sa.Column("machine", sa.Text(), nullable=False),
         sa.Column("driver_sha256", sa.Text(), nullable=True),
         sa.Column("baseline_sha256", sa.Text(), nullable=True),
         sa.Column("document", sa.JSON(), nullable=False),

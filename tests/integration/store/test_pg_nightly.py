@@ -1,0 +1,3 @@
+"""tests/unit/store/test_store_nightly.py on PostgreSQL."""
+
+from test_store_nightly import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""tests/unit/store/test_store_prune.py on PostgreSQL."""
+
+from test_store_prune import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""tests/unit/store/test_store_queries.py on PostgreSQL."""
+
+from test_store_queries import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""tests/unit/store/test_store_upgrade.py on PostgreSQL."""
+
+from test_store_upgrade import *  # noqa: F403

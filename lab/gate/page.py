@@ -15,8 +15,9 @@ from lab.core.atomic import atomic_write
 from lab.core.errors import UsageError
 from lab.gate.document import GatedFigure, GatedFinding, GateDocument, Share
 from lab.gate.judging import Kind
-from lab.results import page, report
+from lab.results.page import environment, link, own_text, source_hash, verbatim
 from lab.results.record import REPORT_NAME, Status
+from lab.results.report import STYLE_NAME
 
 PAGE_NAME = "gate.html"
 
@@ -45,7 +46,7 @@ def render(document: GateDocument) -> str:
     """
     if document.comparison is None:
         raise ValueError("a gate without a policy has the report of its run")
-    style = page.own_text(report.PACKAGE, report.STYLE_NAME)
+    style = own_text("lab.results", STYLE_NAME)
     findings = sorted(document.comparison.findings, key=_weight)
     return (
         _environment()
@@ -54,8 +55,8 @@ def render(document: GateDocument) -> str:
             document=document,
             comparison=document.comparison,
             findings=findings,
-            style=page.verbatim(style),
-            style_hash=page.source_hash(style),
+            style=verbatim(style),
+            style_hash=source_hash(style),
             signs=SIGNS,
             meanings=MEANINGS,
             report=REPORT_NAME,
@@ -102,11 +103,11 @@ def _change(figure: GatedFigure) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = page.environment("lab.gate")
-    environment.filters |= {"share": _share, "change": _change, "link": _beside}
-    return environment
+    made = environment("lab.gate")
+    made.filters |= {"share": _share, "change": _change, "link": _beside}
+    return made
 
 
 def _beside(path: str) -> str:
     """The URL of what lies in the results folder, from the gate's folder in it."""
-    return "../" + page.relative_url(path).removeprefix("./")
+    return "../" + link(path).removeprefix("./")

@@ -29,11 +29,11 @@ def environment(package: str) -> Environment:
         loader=PackageLoader(package, TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=printable,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"size": text.size, "duration": text.duration, "link": relative_url}
+    made.filters |= {"size": text.size, "duration": text.duration, "link": link}
     return made
 
 
@@ -57,12 +57,12 @@ def source_hash(content: str) -> str:
     return f"sha256-{digest}"
 
 
-def relative_url(path: str) -> str:
+def link(path: str) -> str:
     """A relative URL; ``./`` keeps a name with a colon from being read as a scheme."""
     return "./" + quote(path)
 
 
-def printable(value: object) -> object:
+def _shown(value: object) -> object:
     """Every text that the template prints goes through here, so that none can be forgotten."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return text.visible(str(value)) if is_text else value

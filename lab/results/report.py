@@ -15,7 +15,8 @@ from lab.core.atomic import atomic_write
 from lab.core.errors import UsageError
 from lab.evidence.manifest import MANIFEST_NAME, Manifest, Piece, PieceName, load_manifest
 from lab.results import text
-from lab.results.page import environment, own_text, relative_url, source_hash, verbatim
+from lab.results.page import environment, own_text, source_hash, verbatim
+from lab.results.page import link as link_to
 from lab.results.record import (
     JUNIT_NAME,
     RECORD_NAME,
@@ -160,7 +161,7 @@ def _inside(path: Path, folder: Path) -> bool:
 def _evidence(test: TestRecord, run_folder: Path) -> Evidence | None:
     if test.evidence is None:
         return None
-    link = relative_url(test.evidence + "/")
+    link = link_to(test.evidence + "/")
     folder = run_folder / test.evidence
     if not _inside(folder / MANIFEST_NAME, run_folder):
         return Evidence(link=link, problem=f"{test.evidence}/{MANIFEST_NAME} is missing")
@@ -172,7 +173,7 @@ def _evidence(test: TestRecord, run_folder: Path) -> Evidence | None:
     logs = [
         Log(
             TITLES[name],
-            relative_url(f"{test.evidence}/{piece.path}"),
+            link_to(f"{test.evidence}/{piece.path}"),
             text.tail(folder / piece.path),
             piece,
         )

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 
 from lab.crash.facts import Source as FactSource
-from lab.results.page import environment, own_text, relative_url, source_hash, verbatim
+from lab.results.page import environment, link, own_text, source_hash, verbatim
 from lab.results.record import JUNIT_NAME, RECORD_NAME, REPORT_NAME
 from lab.site import charts, names
 from lab.site import evidence as evidence_module
@@ -448,7 +448,7 @@ class Pages:
         if not target.is_relative_to(results):
             return ""
         steps = "../" * depth + os.path.relpath(target, self._out)
-        return relative_url(steps)
+        return link(steps)
 
     def _named(self, folder: Path | None) -> str:
         """An evidence folder for people."""

@@ -34,7 +34,7 @@ SOON_MS = 60_000.0
 def browser() -> Iterator[Browser]:
     """Chromium, with a profile of its own that goes with it."""
     if shutil.which(CHROMIUM) is None:
-        missing = f"{CHROMIUM} is not installed: pvlab setup --checks"
+        missing = f"{CHROMIUM} is not installed: pvlab setup --tests"
         # In the project's own checks a browser that is not there is no reason to go without.
         if "TOX_ENV_NAME" in os.environ:
             pytest.fail(missing)

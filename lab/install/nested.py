@@ -23,8 +23,6 @@ from lab.images.store import BuiltImage
 from lab.place.hardware import GUEST_DISK, ROOT_DISK, VG_DISK, guest_disk, machine_spec
 from lab.place.place import Access
 from lab.qemu.accel import AccelChoice
-from lab.images.boot.py
-lab.install.pipeline import Hardware
 from lab.qemu.disk import create_blank, create_overlay
 from lab.qemu.machine import Console, DiskSpec, Machine, MachineSpec
 from lab.xen.config import DomainConfig

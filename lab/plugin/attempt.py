@@ -14,8 +14,10 @@ import pytest
 from lab.core.errors import GuestCrashed, LabBroken, PvlabError
 from lab.core.journal import unheard
 from lab.evidence.manifest import CRASH, FULL, LIGHT, PieceName
+from lab.evidence.operations import CLOCKS_NAME
 from lab.guest.errors import GuestSilent
 from lab.plugin.campaigns import Attempt, CampaignItem, describe
+from lab.plugin.clocks import read_clocks
 from lab.plugin.keys import (
     COLLECTOR,
     ERROR,
@@ -29,7 +31,7 @@ from lab.plugin.known import compare
 from lab.plugin.marks import area_of, expected
 from lab.plugin.options import settings
 from lab.plugin.recorder import attach
-from lab.plugin.recording import keep
+from lab.plugin.recording import keep, keep_times
 from lab.plugin.telling import tell
 from lab.suite.aftermath import Seen, examine, find_crash, freeze
 from lab.suite.blame import Verdict, decide, leaves
@@ -160,6 +162,7 @@ def _after_failure(
         if pieces:
             # First, as it costs nothing and says what the rest is about.
             _keep(item, lab, verdict)
+            _keep_times(item, lab, place if health.ok else None)
         _collect(item, report, lab, pieces, "evidence" if health.ok else "command")
     tell(item, report, error, crash, verdict)
 
@@ -169,6 +172,29 @@ def _keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:
         keep(item, lab, verdict)
     except Exception as error:
         item.warn(pytest.PytestWarning(f"pvlab: no scenario was recorded: {error}"))
+
+
+def _keep_times(item: pytest.Item, lab: Lab, place: Place | None) -> None:
+    """Keep what puts a failure on one clock.
+
+    Args:
+        item: the test.
+        lab: of the session.
+        place: whose clocks are read; None for one that does not answer.
+    """
+    collector = item.stash.get(COLLECTOR, None)
+    if collector is None:
+        return
+    try:
+        keep_times(item)
+        if place is not None:
+            clocks = read_clocks(place, lab.deadline("command"))
+            collector.add(CLOCKS_NAME, clocks.model_dump_json(indent=2) + "\n")
+    except PvlabError as error:
+        # The logs are evidence without it; that it is missing is listed with them.
+        collector.add("clocks.txt", f"no clocks: {error}\n")
+    except Exception as error:
+        item.warn(pytest.PytestWarning(f"pvlab: no clocks were read: {error}"))
 
 
 def _reaches_dom0(place: Place) -> bool:

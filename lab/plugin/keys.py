@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from lab.evidence.collector import Collector
     from lab.place.place import Place
+    from lab.plugin.operations import OperationLog
     from lab.plugin.run import Run
     from lab.plugin.sources import PlaceSources
     from lab.plugin.workplace import Workplace
@@ -46,6 +47,9 @@ RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 
 TURN: pytest.StashKey[Turn] = pytest.StashKey()
 """In an item: which run of its test it is, in a session that has a plan of them."""
+
+OPERATIONS: pytest.StashKey[OperationLog] = pytest.StashKey()
+"""In an item: what listens to its test, for the timeline of its failure."""
 
 RUN_FIXTURE = "pvlab_run"
 """A test that has this fixture, directly or not, uses the lab."""

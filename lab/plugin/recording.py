@@ -11,7 +11,9 @@ import pytest
 
 from lab.core import journal
 from lab.core.errors import Blame, PvlabError
-from lab.plugin.keys import COLLECTOR, RECORDER, WORKPLACE, tests_driver
+from lab.evidence.operations import OPERATIONS_NAME
+from lab.plugin.keys import COLLECTOR, OPERATIONS, RECORDER, WORKPLACE, tests_driver
+from lab.plugin.operations import Both, OperationLog
 from lab.plugin.options import settings
 from lab.scenario.bundle import SCENARIO
 from lab.scenario.outcome import End
@@ -42,7 +44,8 @@ def recording(item: pytest.Item, *, installed: bool) -> Iterator[None]:
         installed: whether its guest has the driver already.
     """
     recorder = item.stash[RECORDER] = Recorder(seed=seed_of(item), installed=installed)
-    with journal.listening(recorder):
+    operations = item.stash[OPERATIONS] = OperationLog()
+    with journal.listening(Both((recorder, operations))):
         yield
 
 
@@ -73,3 +76,11 @@ def keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:
     # A driver that fails while it is installed needs no step to do so.
     if scenario.steps or (verdict is not None and verdict.blame is Blame.DRIVER):
         collector.add(SCENARIO, dumps(scenario))
+
+
+def keep_times(item: pytest.Item) -> None:
+    """Put what a test did when with its evidence."""
+    operations = item.stash.get(OPERATIONS, None)
+    collector = item.stash.get(COLLECTOR, None)
+    if operations is not None and collector is not None:
+        collector.add(OPERATIONS_NAME, operations.document().model_dump_json(indent=2) + "\n")

@@ -6,6 +6,7 @@ replaces them by attribute where a reader prefers a dark page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ SHAPES: Mapping[Mark, str] = {
 WIDTH = 880
 LABEL = 40
 """Characters of a label that are shown."""
+_ROLES = re.compile(r' (?:role|aria-[a-z]+)="[^"<>]*"')
 _AXIS = {
     "labelColor": INK,
     "titleColor": INK,
@@ -175,8 +177,6 @@ def _svg(spec: Mapping[str, Any]) -> Markup:
     whole = {
         "width": WIDTH,
         "config": {
-            # What is in the picture is said in words beside it.
-            "aria": False,
             "background": None,
             "view": {"stroke": None},
             "axis": _AXIS,
@@ -184,5 +184,6 @@ def _svg(spec: Mapping[str, Any]) -> Markup:
         },
         **spec,
     }
-    text = str(vl_convert.vegalite_to_svg(whole))
+    # Parts of a picture that is described as a whole need no roles (WAI-ARIA 1.2, "img").
+    text = _ROLES.sub("", str(vl_convert.vegalite_to_svg(whole)))
     return Markup(text)  # noqa: S704 - drawn here, of numbers and of text that Vega escapes

@@ -59,7 +59,7 @@ class Stats:
     Attributes:
         rate: failures among the results that say something of the driver, the last
             ``WINDOW`` of them, with its interval.
-        flaky: whether it passed and failed with one and the same driver build.
+        flaky: whether it failed and later passed with one and the same driver build.
         lab: how often the lab broke it, in the same nights.
         ran: results in the same nights, whatever they say.
     """
@@ -80,14 +80,18 @@ def stats(site: Site, history: Sequence[tuple[Night, Result]]) -> Stats:
     recent = history[-WINDOW:]
     telling = [result for _, result in recent if result.mark.of_driver]
     failures = sum(result.mark is Mark.FAILED for result in telling)
-    seen: dict[str, set[bool]] = {}
+    failed_with: set[str] = set()
+    flaky = False
     for result in telling:
         run = site.runs.get(result.run)
         build = run.driver.sha256 if run is not None and run.driver is not None else ""
-        seen.setdefault(build, set()).add(result.mark is Mark.FAILED)
+        if result.mark is Mark.FAILED:
+            failed_with.add(build)
+        else:
+            flaky = flaky or build in failed_with
     return Stats(
         rate=rate(Tally(failures, len(telling))),
-        flaky=any(len(both) == 2 for both in seen.values()),
+        flaky=flaky,
         lab=sum(result.mark is Mark.LAB for _, result in recent),
         ran=len(recent),
     )

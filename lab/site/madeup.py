@@ -358,7 +358,7 @@ def _evidence(run: Path, result: Result, started: datetime, seed: int) -> Path:
         (2.2, "virtdemo: bus 0: looking for devices"),
         (3.4, f"virtdemo: name of the disk: {SCRIPT}"),
         *((3.5 + 0.02 * n, f"virtdemo: request {n}: {chance.randrange(1 << 20):#x}")
-          for n in range(30)),
+          for n in range(8)),
         (8.9, "virtdemo: vbd/5632: backend state 2 -> 4"),
         (9.1, "virtdemo: vbd/5632: queue freed"),
         (9.3, "virtdemo: vbd/5632: completion after the queue was freed"),

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 
 from lab.crash.facts import Source as FactSource
-from lab.results.page import environment, own_text, source_hash, verbatim
+from lab.results.page import environment, link, own_text, source_hash, verbatim
 from lab.results.record import JUNIT_NAME, RECORD_NAME, REPORT_NAME
 from lab.site import charts, names
 from lab.site import evidence as evidence_module
@@ -61,7 +61,7 @@ TITLES: Mapping[Change, str] = {
 FATES = {"killed": "\N{CHECK MARK}", "survived": "\N{MULTIPLICATION X}",
          "lab": "\N{BLACK UP-POINTING TRIANGLE}", "undecided": "?"}  # fmt: skip
 
-MATRIX_NIGHTS = 30
+MATRIX_NIGHTS = 28
 """Nights on one page of the matrix: its cells are what makes a page slow."""
 
 TAIL_LINES = 40
@@ -149,8 +149,7 @@ class Pages:
         if not self.site.nights:
             yield self._page(names.TONIGHT, "empty", "Tonight")
         yield from self.matrix()
-        yield self._page(names.SEARCH, "search", "Search",
-                         index=htmlsafe_json_dumps(index(self.site)))  # fmt: skip
+        yield self.search()
         yield self.tests()
         yield self._page(
             names.RUNS, "runs", "Runs", nights=self.site.nights, others=self.site.others
@@ -223,6 +222,11 @@ class Pages:
             )
         ]
         return self._page(names.TESTS, "tests", "Tests", rows=rows, window=WINDOW)
+
+    def search(self) -> Page:
+        """The search, with its index."""
+        found = htmlsafe_json_dumps(index(self.site))
+        return self._page(names.SEARCH, "search", "Search", index=found)
 
     def test(self, key: Key) -> Page:
         """A test's history."""
@@ -444,7 +448,7 @@ class Pages:
         if not target.is_relative_to(results):
             return ""
         steps = "../" * depth + os.path.relpath(target, self._out)
-        return environment(PACKAGE).filters["link"](steps)  # type: ignore[no-any-return]
+        return link(steps)
 
     def _named(self, folder: Path | None) -> str:
         """An evidence folder for people."""

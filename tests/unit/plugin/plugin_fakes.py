@@ -134,6 +134,7 @@ class Place:
         self.dump_core = note("core", (b"\x7fELF",))
         self.read_offline = note("read_offline", b"[1] flushed before the end\n")
         self.xenstore = SimpleNamespace()
+        self.access = SimpleNamespace(serial_log="/var/log/guest.log")
         self.vg = SimpleNamespace()
         self._dom0 = SimpleNamespace(
             run=note("run", SimpleNamespace(stdout="nodes")),

@@ -186,7 +186,7 @@ def test_broken_place_is_the_lab_s_whatever_the_assertion_says(bench):
     )
     assert run.code == 3
     run.pytest.stdout.fnmatch_lines(["*blamed on LAB: the place broke*QEMU (pid 4711) died*"])
-    assert evidence_of(run, "test_it") == {"xen-serial", "timings"}
+    assert evidence_of(run, "test_it") == {"xen-serial", "timings", "operations.json"}
     assert by_name(run)["test_next"]["outcome"] == "passed"
     assert run.record["verdict"]["status"] == "LAB"
 

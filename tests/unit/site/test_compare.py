@@ -85,6 +85,11 @@ def test_a_test_that_fails_with_another_build_is_not_flaky() -> None:
     assert not found.stats.flaky
 
 
+def test_a_failure_that_stays_is_not_flaky() -> None:
+    (found,) = compare(site(P, F, F))
+    assert not found.stats.flaky
+
+
 def test_of_several_results_the_driver_s_failure_counts() -> None:
     night = Night("1", (run("a", [result(F)]), run("b", [result(P)])))
     assert night.results[KEY].mark is F

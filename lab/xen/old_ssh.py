@@ -37,6 +37,8 @@ class KexGroupExchangeSha1(KexGexSHA256):
 
     name = "diffie-hellman-group-exchange-sha1"
     hash_algo = sha1
+    # Larger groups cost an emulated processor seconds, and protect nothing here.
+    max_bits = 2048
 
 
 _KEX = {one.name: one for one in (KexGroup14Sha1, KexGroupExchangeSha1)}

@@ -138,11 +138,10 @@ class Night:
         return left
 
     def _start(self, item: ledger.Item, order: Order) -> None:
-        claim = ledger.claim(self._store, self._plan, self._worker, item=item.key)
+        run = new_run(order)
+        claim = ledger.claim(self._store, self._plan, self._worker, item=item.key, run=run)
         if claim is None:
             return
-        run = new_run(order)
-        ledger.note_run(self._store, claim, run)
         self._running[claim.token] = _Running(claim)
         self._pool.start(claim.token, order, run)
         self._say(f"{item.key}: begins" + (f", attempt {claim.number}" if claim.number > 1 else ""))
@@ -186,7 +185,9 @@ class Night:
             lost = self._lost(claim, f"{running.machine} was lost")
             again = None
             if lost.state is ItemState.PENDING:
-                again = ledger.claim(self._store, self._plan, self._worker, item=lost.key)
+                again = ledger.claim(
+                    self._store, self._plan, self._worker, item=lost.key, run=event.run
+                )
             if again is None:
                 del self._running[event.ticket]
                 self._pool.drop(event.ticket)
@@ -194,8 +195,8 @@ class Night:
             claim = again
             self._say(f"{lost.key}: begins on {event.machine}, attempt {claim.number}")
         else:
+            ledger.note_run(self._store, claim, event.run)
             self._say(f"{claim.item.key}: on {event.machine}")
-        ledger.note_run(self._store, claim, event.run)
         self._running[event.ticket] = _Running(claim, event.machine)
         return None
 

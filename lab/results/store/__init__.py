@@ -25,7 +25,9 @@ Nightly plans (``nightly``)::
 
     create_plan(store, key, [NewItem(key, payload, place, expected_seconds), ...])
     claim = claim(store, plan, worker)           # or item=KEY, places={...}; None: nothing left
-    note_run(store, claim, run)                  # before the run starts: what a kill would leave
+    note_run(store, claim, run)                  # before the run starts: what a kill would leave;
+                                                 # or claim(..., run=...), in one transaction
+    lost(store, claim, message)                  # its worker is gone: pending again, and counted
     heartbeat(store, claim)
     finish(store, claim, run, folder=...)        # done; the folder is imported in the same commit
     lab_failed(store, claim, message)            # pending again, or lab-failed: see .state
@@ -88,6 +90,7 @@ from lab.results.store.nightly import (
     item_history,
     items,
     lab_failed,
+    lost,
     note_run,
     plans,
     reap,
@@ -160,6 +163,7 @@ __all__ = [
     "item_history",
     "items",
     "lab_failed",
+    "lost",
     "mutants",
     "nights",
     "note_run",

@@ -305,6 +305,7 @@ def claim(
     *,
     item: str | None = None,
     places: Collection[str] | None = None,
+    run: str | None = None,
     now: datetime | None = None,
 ) -> Claim | None:
     """Claim the first pending item, for nobody else to get.
@@ -315,10 +316,14 @@ def claim(
         worker: who will run it; ``reap`` finds its items by this name.
         item: this one and no other.
         places: only items that need one of these.
+        run: name of the run that will be started, as for ``note_run``.
         now: when.
 
     Returns:
         The claim; None when no such item is pending, or the plan is closed.
+
+    Raises:
+        UsageError: the run belongs to another attempt.
     """
     query = select(NightlyItem).where(_of(plan), NightlyItem.state == ItemState.PENDING)
     if item is not None:
@@ -329,7 +334,7 @@ def claim(
     query = query.order_by(NightlyItem.position).limit(1)
     query = query.with_for_update(skip_locked=True, of=NightlyItem)
     moment = _now(now)
-    with store.write() as session:
+    with _naming(run or ""), store.write() as session:
         # Shared with other claims; ``close_plan`` waits for it, and it for ``close_plan``.
         holder = session.scalar(
             select(NightlyPlan).where(NightlyPlan.key == plan).with_for_update(read=True)
@@ -343,13 +348,14 @@ def claim(
         row.attempts += 1
         row.token = secrets.token_hex(16)
         row.worker, row.claimed, row.seen = worker, moment, moment
-        row.run_name, row.message = None, ""
+        row.run_name, row.message = run, ""
         session.add(
             NightlyAttempt(
                 item_id=row.id,
                 number=row.attempts,
                 token=row.token,
                 worker=worker,
+                run_name=run,
                 started=moment,
                 message="",
             )

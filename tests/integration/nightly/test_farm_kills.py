@@ -69,7 +69,9 @@ def test_a_night_is_killed_and_gone_on_with_while_its_workers_live(
             night = NightProcess(database, tmp_path, 2, 0.3, farm.address)
             assert night.kill_after(lines, 0.1)
         assert NightProcess(database, tmp_path, 2, 0.3, farm.address).close() == 0
-    check(store, tmp_path)
+    # A run may end on its worker before that hears that nobody wants it any more. The other
+    # worker does not see its folder; the store counts one of them.
+    check(store, tmp_path, most_ends=3)
 
 
 def test_both_workers_are_killed_and_another_comes(

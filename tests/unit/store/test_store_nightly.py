@@ -28,6 +28,7 @@ from lab.results.store import (
     item_history,
     items,
     lab_failed,
+    lost,
     nights,
     note_run,
     plans,
@@ -139,6 +140,28 @@ def test_a_dead_workers_run_can_be_taken_over(store: Store, results: Path) -> No
     folder = write(results, record(0))
     assert finish(store, claim_of(item), item.run, folder=folder).state is ItemState.DONE
     assert len(attempts(store, PLAN, "a")) == 1
+
+
+def test_the_run_of_a_lost_attempt_may_be_found_by_a_later_one(store: Store, results: Path) -> None:
+    first = claim(store, PLAN, "w", item="a", run=name(0))
+    assert first is not None
+    assert first.item.run == name(0)
+    assert lost(store, first, "its machine is gone").state is ItemState.PENDING
+    second = claim(store, PLAN, "w", item="a", run=name(1))
+    assert second is not None
+    done = finish(store, second, name(0), folder=write(results, record(0)))
+    assert (done.run, done.losses) == (name(0), 1)
+    said = [(one.how, one.run, one.message) for one in attempts(store, PLAN, "a")]
+    assert said == [("lost", None, "its machine is gone"), ("done", name(0), "")]
+    with pytest.raises(ClaimLost):
+        lost(store, first, "once more")
+
+
+def test_a_run_is_of_one_item(store: Store) -> None:
+    claim(store, PLAN, "w", item="a", run=name(0))
+    with pytest.raises(UsageError, match="belongs to another"):
+        claim(store, PLAN, "w", item="b", run=name(0))
+    assert states(store) == {"a": "running", "b": "pending", "c": "pending"}
 
 
 def test_silent_workers(store: Store) -> None:

@@ -32,6 +32,7 @@ from lab.media.store import MediaStore
 from lab.qemu.emulator import Emulator
 from lab.xen.config import DomainConfig
 from lab.xen.domain import Domain
+from lab.xen.errors import HotplugFailed
 
 KEY = "BCDFG-HJKMP-QRTVW-XY234-67892"
 PASSWORD = "Geheim1234567890abcd"
@@ -201,6 +202,7 @@ class FakeToolstack:
     def __init__(self) -> None:
         self.domains: list[Domain] = []
         self.next = 1
+        self.slow = 0
         self.done: list[str] = []
 
     def find(self, name: str, deadline: Deadline) -> Domain | None:
@@ -208,6 +210,10 @@ class FakeToolstack:
 
     def create(self, config: str, deadline: Deadline) -> Domain:
         self.done.append("create")
+        if self.slow:
+            self.slow -= 1
+            self.domains = [Domain(nested.DOMAIN, self.next, 256, 1, "--p---", 0.0)]
+            raise HotplugFailed("killing execution of vif-bridge because of timeout")
         self.domains = [Domain(nested.DOMAIN, self.next, 256, 1, "-b----", 1.0)]
         self.next += 1
         return self.domains[0]
@@ -273,6 +279,15 @@ class TestDomainBench:
         one.reset(Deadline(5))
         one.reset(Deadline(5))
         assert toolstack.done == ["create", "destroy", "create"]
+
+    def test_a_host_too_slow_for_its_own_toolstack_gets_another_try(self, bench: Bench) -> None:
+        one, toolstack, _ = bench
+        toolstack.slow = 2
+        one.resume(Deadline(5))
+        assert toolstack.done == ["create", "destroy", "create", "destroy", "create"]
+        toolstack.slow = 3
+        with pytest.raises(HotplugFailed):
+            one.reset(Deadline(5))
 
     def test_off_and_flushed(self, bench: Bench) -> None:
         one, toolstack, dom0 = bench

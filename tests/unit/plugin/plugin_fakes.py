@@ -127,14 +127,15 @@ class Place:
         serial.write_text("(XEN) booted\n")
         self.machine = SimpleNamespace(serial_log=serial, pid=4711)
         self.domain = SimpleNamespace(domid=1, name="virtdemo")
-        self.access = SimpleNamespace(guest=SimpleNamespace(boot_ini=False))
+        self.access = SimpleNamespace(
+            guest=SimpleNamespace(boot_ini=False), serial_log="/var/log/guest.log"
+        )
         self.toolstack = SimpleNamespace(
             dmesg=note("dmesg", "(XEN) ring"), pause=note("pause"), has_watches=True
         )
         self.dump_core = note("core", (b"\x7fELF",))
         self.read_offline = note("read_offline", b"[1] flushed before the end\n")
         self.xenstore = SimpleNamespace()
-        self.access = SimpleNamespace(serial_log="/var/log/guest.log")
         self.vg = SimpleNamespace()
         self._dom0 = SimpleNamespace(
             run=note("run", SimpleNamespace(stdout="nodes")),

@@ -127,7 +127,9 @@ class Place:
         serial.write_text("(XEN) booted\n")
         self.machine = SimpleNamespace(serial_log=serial, pid=4711)
         self.domain = SimpleNamespace(domid=1, name="virtdemo")
-        self.toolstack = SimpleNamespace(dmesg=note("dmesg", "(XEN) ring"), pause=note("pause"))
+        self.toolstack = SimpleNamespace(
+            dmesg=note("dmesg", "(XEN) ring"), pause=note("pause"), has_watches=True
+        )
         self.dump_core = note("core", (b"\x7fELF",))
         self.read_offline = note("read_offline", b"[1] flushed before the end\n")
         self.xenstore = SimpleNamespace()

@@ -264,6 +264,11 @@ class Profile(_Table):
         """Whether a PV guest takes its place on a rung without HVM."""
         return self.guest_kind == "standin"
 
+    @property
+    def has_screen(self) -> bool:
+        """Whether the guest's screen can be looked at; the stand-in has no display adapter."""
+        return self.guest_kind != "standin"
+
     def crashed_in(self, line: str) -> str | None:
         """The crash pattern that ``line`` of the guest's serial log matches, if any."""
         return next((p for p in self.crash_patterns if re.search(p, line)), None)

@@ -19,8 +19,6 @@ CLOCKS_NAME = "clocks.json"
 
 DOM0_KERNEL = "dom0 kernel"
 """Of the lines that dom0's kernel prints: seconds since it started."""
-DOM0_UPTIME = "dom0 uptime"
-"""Of ``/proc/uptime`` in dom0 (proc(5)), in s."""
 GUEST_KERNEL = "guest kernel"
 """Of the lines that the guest's kernel prints on its serial port: seconds since it started."""
 
@@ -29,20 +27,6 @@ Seconds = float
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class State(_Part):
-    """Both ends of a block device at one moment.
-
-    Attributes:
-        at: on dom0's uptime, in s.
-        device: its name, ``hdc``.
-        words: the states.
-    """
-
-    at: Seconds
-    device: str
-    words: str
 
 
 class Operation(_Part):
@@ -54,9 +38,6 @@ class Operation(_Part):
     ended: Seconds = Field(ge=0, description="In s since `zero`.")
     error: str = Field(default="", description="What it raised, one line; empty when nothing.")
     after: str = Field(default="", description="State of the block device it left, in words.")
-    states: tuple[State, ...] = Field(
-        default=(), description="Of the block device, as they were seen meanwhile."
-    )
 
 
 class Operations(_Part):

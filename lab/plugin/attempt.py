@@ -6,6 +6,7 @@ trouble in recording a test must not replace the test's own outcome.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from lab.plugin.telling import tell
 from lab.suite.aftermath import Seen, examine, find_crash, freeze
 from lab.suite.blame import Verdict, decide, leaves
 from lab.suite.intensity import Intensity
+from lab.xen.screen import screen_of
 
 if TYPE_CHECKING:
     from lab.core.deadline import Deadline
@@ -163,6 +165,8 @@ def _after_failure(
             # First, as it costs nothing and says what the rest is about.
             _keep(item, lab, verdict)
             _keep_times(item, lab, place if health.ok else None)
+            if lost and place is not None and health.ok and lab.profile.has_screen:
+                _keep_screen(item, lab, place)
         _collect(item, report, lab, pieces, "evidence" if health.ok else "command")
     tell(item, report, error, crash, verdict)
 
@@ -195,6 +199,26 @@ def _keep_times(item: pytest.Item, lab: Lab, place: Place | None) -> None:
         collector.add("clocks.txt", f"no clocks: {error}\n")
     except Exception as error:
         item.warn(pytest.PytestWarning(f"pvlab: no clocks were read: {error}"))
+
+
+def _keep_screen(item: pytest.Item, lab: Lab, place: Place) -> None:
+    """Keep what a guest that is lost shows on its screen: of Windows, the stop error."""
+    collector = item.stash.get(COLLECTOR, None)
+    if collector is None:
+        return
+    try:
+        watches = place.toolstack.has_watches
+        picture = screen_of(
+            place.dom0, place.domain.domid, lab.deadline("command"), watches=watches
+        )
+    except PvlabError as error:
+        collector.add("screen.txt", f"no picture: {error}\n")
+    except Exception as error:
+        item.warn(pytest.PytestWarning(f"pvlab: no picture of the screen: {error}"))
+    else:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        collector.add("screen.png", file.getvalue())
 
 
 def _reaches_dom0(place: Place) -> bool:

@@ -12,7 +12,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
-from lab.evidence.operations import DOM0_KERNEL, DOM0_UPTIME, GUEST_KERNEL, Clocks, Reading
+from lab.evidence.operations import DOM0_KERNEL, GUEST_KERNEL, Clocks, Reading
 
 if TYPE_CHECKING:
     from lab.core.deadline import Deadline
@@ -30,7 +30,6 @@ TAIL_BYTES = 4096
 # not have changed between its reading and its time.
 _SCRIPT = r"""
 echo '<7>@MARK@' >/dev/kmsg
-read up rest </proc/uptime; echo "uptime $up"
 echo "now $(date +%s.%N)"
 echo "mark $(dmesg | grep -F '@MARK@' | tail -n 1)"
 before=$(stat -c '%s %.9Y' @SERIAL@)
@@ -84,10 +83,6 @@ def parse(said: str, before: float, after: float) -> Clocks:
     problems: list[str] = []
     for clock, reading in (
         (DOM0_KERNEL, _shown(DOM0_KERNEL, _KERNEL.match(words.get("mark", "")), before, after)),
-        (
-            DOM0_UPTIME,
-            _shown(DOM0_UPTIME, re.fullmatch(_SECONDS, words.get("uptime", "")), before, after),
-        ),
         (GUEST_KERNEL, _guest(words, before, after)),
     ):
         if reading is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lab.core.dbglog import parse_line
 from lab.evidence.manifest import PieceName
-from lab.evidence.operations import DOM0_KERNEL, DOM0_UPTIME, GUEST_KERNEL, Operations, Reading
+from lab.evidence.operations import DOM0_KERNEL, GUEST_KERNEL, Operations, Reading
 from lab.site.evidence import Evidence, Log
 
 # Linux's CONFIG_PRINTK_TIME: "[", seconds since boot padded to 5, six decimals, "]"
@@ -70,15 +70,12 @@ def offsets(evidence: Evidence) -> dict[str, Offset]:
     """The clocks of a test's sources, by piece: those that are known.
 
     Returns:
-        Offsets to this machine's clock, in s since 1970; ``DOM0_UPTIME`` is among them under
-        its own name.
+        Offsets to this machine's clock, in s since 1970.
     """
     found: dict[str, Offset] = {}
     readings = evidence.clocks.readings if evidence.clocks else ()
     if known := _of(readings, DOM0_KERNEL, "a mark was written into dom0's log"):
         found[PieceName.XEN_SERIAL] = known
-    if known := _of(readings, DOM0_UPTIME, "dom0's uptime was read"):
-        found[DOM0_UPTIME] = known
     why = "dom0 says when the guest's last line was written"
     if known := _of(readings, GUEST_KERNEL, why):
         found[PieceName.GUEST_SERIAL] = known

@@ -139,7 +139,7 @@ def _runs(
             ended_how=row.ended_how.value,
             profile=row.profile,
             guest=row.guest_label,
-            accelerator=row.accelerator or "",
+            accelerator=more.pop("accelerator", row.accelerator or ""),
             driver=Build(row.driver.name, row.driver.version, row.driver.sha256)
             if row.driver
             else None,

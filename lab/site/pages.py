@@ -270,7 +270,8 @@ class Pages:
         evidence = evidence_module.read(result.evidence)
         line = timeline(evidence)
         telling = _telling(evidence, result)
-        clocked = {clock.log for clock in line.clocks if clock.known}
+        clocked = {entry.log for entry in line.entries}
+        clocked |= {clock.log for clock in line.clocks if clock.known}
         shown = {log.name for log in evidence.logs}
         yield self._page(
             names.failure_page(result) or "",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lab.core.dbglog import parse_line
 from lab.evidence.manifest import PieceName
-from lab.evidence.operations import DOM0_UPTIME, Operations
+from lab.evidence.operations import Operations
 from lab.site.clocks import Offset, kernel_text, kernel_time, offsets
 from lab.site.evidence import Evidence, Log
+from lab.xen.states import XenbusState
 
 MOST_OF_A_SOURCE = 120
 """Lines of one log on a timeline, its last; the log's own page has the others."""
@@ -36,6 +38,10 @@ SOURCES = {
     PieceName.GUEST_SERIAL: Source.GUEST,
     PieceName.XEN_SERIAL: Source.XEN,
 }
+
+
+# As ``xenstore-ls -f`` prints an end's state: /local/domain/0/backend/vbd/3/5632/state = "4".
+_STATE = re.compile(r'(\S*/vbd/\S+)/state += "(\d)".*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def timeline(evidence: Evidence) -> Timeline:
         return Timeline(
             None, (), tuple(Clock(source, False, why, log.name) for source, log in _logs(evidence))
         )
-    entries = list(_operations(operations, known.get(DOM0_UPTIME)))
+    entries = [*_operations(operations), *_states(evidence, operations)]
     clocks: list[Clock] = []
     # What DbgView caught may stand on the guest's serial port as well: once is enough.
     printed = _prints(evidence) if PieceName.DBGVIEW in known else frozenset()
@@ -148,16 +154,28 @@ def _prints(evidence: Evidence) -> frozenset[str]:
     return frozenset(parse_line(line).text for line in log.lines) if log else frozenset()
 
 
-def _operations(operations: Operations, dom0: Offset | None) -> Iterator[Entry]:
+def _operations(operations: Operations) -> Iterator[Entry]:
     for one in operations.operations:
         said = f"{one.words}: {one.error}" if one.error else one.words
         yield Entry(one.started, Source.OPERATION, said, bad=bool(one.error), ended=one.ended)
-        if dom0 is not None and one.states:
-            for state in one.states:
-                at = state.at + dom0.middle - operations.zero
-                yield Entry(at, Source.VBD, f"{state.device}: {state.words}", slack=dom0.slack)
-        elif one.after:
+        if one.after:
             yield Entry(one.ended, Source.VBD, one.after)
+
+
+def _states(evidence: Evidence, operations: Operations) -> Iterator[Entry]:
+    """Of the block devices when the evidence was collected: read after the times were kept."""
+    log = evidence.log(PieceName.XENSTORE_VBD)
+    for number, line in enumerate(log.lines if log else (), log.first if log else 1):
+        if (found := _STATE.fullmatch(line)) is not None:
+            state = XenbusState.parse(found[2])
+            yield Entry(
+                operations.kept - operations.zero,
+                Source.VBD,
+                f"{found[1]}: {state.words}",
+                after=True,
+                log=PieceName.XENSTORE_VBD,
+                line=number,
+            )
 
 
 def _lines(source: Source, log: Log, offset: Offset, zero: float) -> Iterator[Entry]:

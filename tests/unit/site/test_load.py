@@ -59,6 +59,7 @@ def a_run(
         "profile": "standin",
         "guest_label": "stand-in",
         "host": {"kernel": "Linux", "cpus": 2, "memory_mib": 1, "os": "Debian"},
+        "accelerator": {"name": "kvm", "emulator": "q", "emulator_version": "1", "why": "fast"},
         "driver": {"name": "virtdemo", "version": "1", "sha256": "a" * 64, "basename": "good"},
         "versions": {"qemu": "5.2"},
         "tests": [
@@ -105,6 +106,7 @@ def test_days_are_nights(store: Store, tmp_path: Path) -> None:
     assert [bucket.key for bucket in site.buckets] == [one.bucket]
     run = site.nights[1].runs[0]
     assert run.versions == {"qemu": "5.2"}
+    assert run.accelerator == "kvm: fast"
     assert run.status == "PASS"
     assert run.driver is not None
     assert run.driver.sha256 == "a" * 64
@@ -134,6 +136,8 @@ def test_a_run_whose_folder_is_gone_is_shown_without_evidence(store: Store, tmp_
     (results / record.run_id).rename(tmp_path / "away")
     (one,) = load(store, results).nights[0].results.values()
     assert one.evidence is None
+    assert one.details == ""
+    assert load(store, results).nights[0].runs[0].accelerator == "kvm"
     assert one.mark is Mark.FAILED
     assert one.message == PANIC
 

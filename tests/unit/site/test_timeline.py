@@ -10,13 +10,11 @@ from builders import evidence
 from lab.evidence.manifest import PieceName
 from lab.evidence.operations import (
     DOM0_KERNEL,
-    DOM0_UPTIME,
     GUEST_KERNEL,
     Clocks,
     Operation,
     Operations,
     Reading,
-    State,
 )
 from lab.site import evidence as reading
 from lab.site.clocks import kernel_time, offsets
@@ -136,22 +134,23 @@ def test_a_clock_of_day_is_not_taken_for_elapsed_seconds(tmp_path: Path) -> None
     assert [clock.words for clock in line.clocks] == ["no times"]
 
 
-def test_states_are_on_dom0_s_uptime(tmp_path: Path) -> None:
-    state = State(at=502.0, device="hdc", words="backend 2, frontend 1")
-    line = made(
-        tmp_path,
-        {},
-        operation("vbd.attach", 1.0, 6.0, states=[state], after="both Connected"),
-        clocks=Clocks(readings=(clock(DOM0_UPTIME, 510.0, at=12.0),)),
-    )
-    assert [(round(e.at, 3), e.text) for e in of(line, Source.VBD)] == [
-        (4.0, "hdc: backend 2, frontend 1")
-    ]
-
-
-def test_without_dom0_s_clock_the_state_after_an_operation_is_shown(tmp_path: Path) -> None:
+def test_the_state_after_an_operation_is_shown(tmp_path: Path) -> None:
     line = made(tmp_path, {}, operation("vbd.attach", 1.0, 6.0, after="both Connected"))
     assert [(e.at, e.text) for e in of(line, Source.VBD)] == [(6.0, "both Connected")]
+
+
+def test_states_that_were_collected_come_after_the_test(tmp_path: Path) -> None:
+    nodes = (
+        "/local/domain/0/backend/vbd/3\n"
+        '/local/domain/0/backend/vbd/3/5632/state = "4"   (n0,r3)\n'
+        '/local/domain/0/backend/vbd/3/5632/online = "1"\n'
+        '/local/domain/3/device/vbd/5632/state = "6"\n'
+    )
+    line = made(tmp_path, {PieceName.XENSTORE_VBD: nodes}, operation("vbd.attach", 1.0, 6.0))
+    assert [(e.at, e.after, e.text, e.line) for e in of(line, Source.VBD)] == [
+        (20.0, True, "/local/domain/0/backend/vbd/3/5632: Connected (4)", 2),
+        (20.0, True, "/local/domain/3/device/vbd/5632: Closed (6)", 4),
+    ]
 
 
 def test_a_failed_operation_says_what_it_raised(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lab.core.errors import Blame, UsageError
 from lab.evidence.manifest import Manifest, Piece
 from lab.results import text
+from lab.results.measured import bar_property
 from lab.results.record import (
     Accelerator,
     Driver,
@@ -234,6 +235,21 @@ def test_killed_run(tmp_path: Path) -> None:
 
 def test_empty_run(tmp_path: Path) -> None:
     assert "No test ran." in Page(render(record(), tmp_path)).text
+
+
+def test_what_was_measured_is_drawn(tmp_path: Path) -> None:
+    measured = dict(
+        (
+            bar_property("reads, MiB/s", "emulated disk", 2.5),
+            bar_property("reads, MiB/s", "<b>PV</b> disk", 10),
+        )
+    )
+    test = TestRecord(id="t::reads", outcome=Outcome.PASSED, seconds=1, properties=measured)
+    html = render(record(tests=(test,)), tmp_path)
+    assert '<meter min="0" max="10.0" value="2.5" aria-label="emulated disk: 2.5">' in html
+    assert "<b>PV" not in html
+    assert "reads, MiB/s" in Page(html).text
+    assert "Measured" not in Page(render(record(), tmp_path)).text
 
 
 def test_script_in_a_dbgview_line_stays_text(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from lab.cli.mutants import located
 from lab.cli.options import ConfigOption
@@ -324,7 +324,8 @@ class Preparation:
 
 def show_plan(plan: Plan) -> None:
     """Print what would run, for people."""
-    table = Table("item", "takes", "because", box=None, pad_edge=False)
+    item = Column("item", overflow="fold")
+    table = Table(item, "takes", "because", box=None, pad_edge=False)
     for one in plan.chosen:
         table.add_row(escape(one.candidate.key), duration(one.seconds), one.why)
     console = Console(highlight=False, soft_wrap=True)

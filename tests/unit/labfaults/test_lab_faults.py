@@ -214,7 +214,10 @@ class Place(plugin_fakes.Place):
             def run(self, command, deadline, check):
                 place.broken = f"dom0 did {command.split()[0]}"
 
-        self.access = SimpleNamespace(connect=lambda machine, deadline: Side())
+        self.access = SimpleNamespace(
+            connect=lambda machine, deadline: Side(),
+            guest=SimpleNamespace(boot_ini=False),
+        )
         self.toolstack.command = lambda *words: " ".join(words)
         self.guest.channel = SimpleNamespace(run=lambda command: None)
 

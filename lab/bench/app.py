@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import __version__
-from lab.bench import logs
+from lab.bench import ledger, logs
 from lab.bench.figure import Figure
 from lab.bench.measure import Bench, scratch_folder
 from lab.config.load import load_profile
@@ -30,6 +30,7 @@ class Only(enum.StrEnum):
     """A part that can be measured alone."""
 
     LOGS = "logs"
+    STORE = "store"
 
 
 @app.command()
@@ -38,11 +39,14 @@ def bench(
     accel: Annotated[str | None, typer.Option(help="Rung of the accelerator ladder.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Samples of each quick step.")] = 5,
     only: Annotated[
-        Only | None, typer.Option(help="Measure one part alone: reading logs needs no machine.")
+        Only | None, typer.Option(help="Measure one part alone: logs and store need no machine.")
     ] = None,
     log_mb: Annotated[
         int, typer.Option("--log-mb", min=1, max=100_000, help="With --only logs: the log's MB.")
     ] = logs.LOG_MB,
+    nights: Annotated[
+        int, typer.Option(min=1, max=10_000, help="With --only store: how many nights are in it.")
+    ] = ledger.NIGHTS,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of a table.")
     ] = False,
@@ -59,6 +63,11 @@ def bench(
         with scratch_folder(cache_dir() / "bench") as scratch:
             read = logs.figures(scratch, megabytes=log_mb, say=say)
         _show({}, read, "reading logs", as_json=json_output)
+        return
+    if only is Only.STORE:
+        with scratch_folder(cache_dir() / "bench") as scratch:
+            kept = ledger.figures(scratch, nights_made=nights, say=say)
+        _show({}, kept, f"results store, {nights} nights", as_json=json_output)
         return
     chosen = load_profile(profile, None)
     kitchen = Kitchen.open(chosen, accel=accel, progress=say)

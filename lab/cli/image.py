@@ -16,8 +16,10 @@ from rich.table import Table
 
 from lab.core.errors import ExitCode, UsageError
 from lab.images.errors import BuildFailed
+from lab.images.plan import Plan, plan_of
 from lab.images.progress import Progress, Silent
 from lab.images.store import ImageStatus, Store
+from lab.media.store import MediaStore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The lab's images.")
 
@@ -140,9 +142,47 @@ def show(statuses: list[ImageStatus], console: Console) -> None:
 def build(
     names: Annotated[list[str] | None, typer.Argument(help="Images; all when left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if they are there.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the plan of an image made of media."),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --dry-run: print as JSON.")] = False,
 ) -> None:
     """Build images, and what they depend on."""
-    build_images(names or [], force=force)
+    if not dry_run:
+        if json:
+            raise UsageError("--json goes with --dry-run")
+        build_images(names or [], force=force)
+        return
+    if not names:
+        raise UsageError("--dry-run needs the name of an image")
+    store = Store()
+    plans = [plan_of(store.recipe(name), MediaStore()) for name in names]
+    if json:
+        print(jsonlib.dumps([dataclasses.asdict(plan) for plan in plans], indent=2))
+    else:
+        for plan in plans:
+            show_plan(plan)
+    if missing := [line for plan in plans for line in plan.missing]:
+        raise UsageError(
+            f"the build cannot begin: {len(missing)} things are missing", hint="see above"
+        )
+
+
+def show_plan(plan: Plan) -> None:
+    """Print a plan for people; plain text, since files are to be read as they are."""
+    print(f"image {plan.image}")
+    for name, value in plan.facts:
+        print(f"  {name}: {value}")
+    print("steps")
+    for number, step in enumerate(plan.steps, 1):
+        print(f"  {number}. {step}")
+    for file in plan.files:
+        print(f"--- {file.where}: {file.path}" + (f" ({file.note})" if file.note else ""))
+        if file.content is not None:
+            print(file.content.replace("\r\n", "\n").rstrip("\n"))
+    for line in plan.missing:
+        print(f"missing: {line}")
 
 
 @app.command("list")

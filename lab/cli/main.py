@@ -12,12 +12,15 @@ from lab.cli import (
     crash,
     demo,
     doctor,
+    farm,
     gate,
     image,
     labfaults,
     media,
     mutants,
+    nightly,
     place,
+    report,
     repro,
     results,
     scenario,
@@ -42,6 +45,7 @@ app.add_typer(image.app, name="image")
 app.add_typer(media.app, name="media")
 app.add_typer(crash.app, name="crash")
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(farm.app, name="farm")
 app.add_typer(results.app, name="results")
 app.add_typer(gate.app, name="gate")
 app.command()(place.up)
@@ -51,8 +55,11 @@ app.command()(place.console)
 app.command()(gate.run)
 app.command("tests")(tests.list_tests)
 app.command()(mutants.mutants)
+app.command()(nightly.nightly)
 app.command("lab-faults")(labfaults.lab_faults)
 app.command()(repro.repro)
+app.add_typer(report.app, name="report")
+app.command()(report.serve)
 app.command()(demo.demo)
 app.command("support-bundle")(support.support_bundle)
 

@@ -18,11 +18,12 @@ def locked(
     *,
     shared: bool = False,
     on_wait: Callable[[str], None] | None = None,
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold the lock ``path`` for the length of a ``with`` block.
 
     The lock is an flock(2) on a file that is never removed: removing it would let two
-    holders lock two different files of one name.
+    holders lock two different files of one name. The block gets its descriptor: a process that
+    inherits it holds the lock too, until it ends.
 
     Args:
         path: the lock file, made when it is missing.
@@ -55,6 +56,6 @@ def locked(
             # Only for the message of those who wait; the lock itself is the kernel's.
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -6,20 +6,18 @@ style sheet and nothing else, and every text of which is escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from lab.core.atomic import atomic_write
 from lab.core.errors import UsageError
 from lab.gate.document import GatedFigure, GatedFinding, GateDocument, Share
 from lab.gate.judging import Kind
+from lab.results.page import environment, link, own_text, source_hash, verbatim
 from lab.results.record import REPORT_NAME, Status
-from lab.results.report import printable, relative_url, style_sheet
+from lab.results.report import STYLE_NAME
 
 PAGE_NAME = "gate.html"
 
@@ -48,8 +46,7 @@ def render(document: GateDocument) -> str:
     """
     if document.comparison is None:
         raise ValueError("a gate without a policy has the report of its run")
-    style = style_sheet()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style = own_text("lab.results", STYLE_NAME)
     findings = sorted(document.comparison.findings, key=_weight)
     return (
         _environment()
@@ -58,8 +55,8 @@ def render(document: GateDocument) -> str:
             document=document,
             comparison=document.comparison,
             findings=findings,
-            style=Markup(style),  # noqa: S704 - our own file
-            style_hash=f"sha256-{digest}",
+            style=verbatim(style),
+            style_hash=source_hash(style),
             signs=SIGNS,
             meanings=MEANINGS,
             report=REPORT_NAME,
@@ -106,18 +103,11 @@ def _change(figure: GatedFigure) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lab.gate", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"share": _share, "change": _change, "link": _beside}
-    return environment
+    made = environment("lab.gate")
+    made.filters |= {"share": _share, "change": _change, "link": _beside}
+    return made
 
 
 def _beside(path: str) -> str:
     """The URL of what lies in the results folder, from the gate's folder in it."""
-    return "../" + relative_url(path).removeprefix("./")
+    return "../" + link(path).removeprefix("./")

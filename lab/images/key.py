@@ -36,6 +36,18 @@ def _content(path: Path) -> tuple[str, str]:
     return ("exec" if path.stat().st_mode & 0o100 else "file"), file_sha256(path)
 
 
+def _module_content(dotted: str) -> str | list[list[str]]:
+    """The hash of a module, or those of all files of a package."""
+    source = module_source(dotted)
+    if source.name != "__init__.py":
+        return file_sha256(source)
+    return [
+        [path.relative_to(source.parent).as_posix(), *_content(path)]
+        for path in sorted(source.parent.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+
 def module_source(dotted: str) -> Path:
     """The source file of a module, found without importing it.
 
@@ -77,7 +89,7 @@ def image_key(
             [Path(os.path.relpath(path, recipe.folder)).as_posix(), *_content(path)]
             for path in recipe.input_files()
         ],
-        "modules": {name: file_sha256(module_source(name)) for name in modules},
+        "modules": {name: _module_content(name) for name in modules},
         "depends": dict(depends),
     }
     if media:

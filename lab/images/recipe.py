@@ -43,7 +43,8 @@ class Recipe(BaseModel):
         suites: Debian suites it takes packages from.
         inputs: globs within ``folder``; a folder that matches counts with all it holds.
         shared: files or folders of other recipes, as ``recipe/path``, that count the same.
-        modules: dotted Python modules the builder leans on, whose source is an input too.
+        modules: dotted Python modules the builder leans on, whose source is an input too; of
+            a package all its files are.
         depends: images that must be built first.
         media: kinds of media that users bring, which it is made of.
         builder: a file in ``folder``, or a dotted module, with ``build(ctx) -> None``.

@@ -23,6 +23,7 @@ class MediaKind(enum.StrEnum):
     EL5_X86_64 = "el5-x86_64"
     EL5_I386 = "el5-i386"
     XEN34_EL5 = "xen34-el5"
+    PLAY_SETUP = "play-setup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ WANTED: dict[MediaKind, Wanted] = {
         "a disc with packages of Xen 3.4 for Enterprise Linux 5, both i386 and x86_64: "
         "xen-3.4.*.rpm and xen-libs-3.4.*.rpm",
         "a repository of that time, such as gitco's; genisoimage -R -o xen34.iso FOLDER",
+    ),
+    MediaKind.PLAY_SETUP: Wanted(
+        "the lab's own play-setup disc, for tests of installations; no Windows is on it",
+        "pvlab image build play-setup",
     ),
 }
 

@@ -16,6 +16,9 @@ HEAD = 18 * SECTOR
 PROGRAM_LIMIT = 512 << 20
 """The largest program that is read, in bytes: .NET 3.5 SP1 has 231 MiB."""
 
+PLAY_LABEL = "PVLAB_PLAY_SETUP"
+"""Volume identifier of the lab's own disc (images/play-setup)."""
+
 _W2K3 = MediaKind.W2K3_SP2_I386
 # Builds of 5.2.3790: Service Pack 1 is 1830, Service Pack 2 is 3959 (file versions of its own
 # system files; updates count on from there).
@@ -85,6 +88,12 @@ def _disc(path: Path) -> Identity:
     try:
         with Disc(path) as disc:
             root = disc.names()
+            if disc.label == PLAY_LABEL and "PLAY.BIN" in root:
+                return Identity(
+                    kind=MediaKind.PLAY_SETUP,
+                    title="play-setup, which plays the part of Windows' setup (no Windows)",
+                    facts={"label": disc.label},
+                )
             if ".DISCINFO" in root or ".TREEINFO" in root:
                 return _linux(path.name, disc)
             if "SOURCES" in root or (disc.udf and "I386" not in root):

@@ -23,7 +23,7 @@ from lab.core.errors import DeadlineExpired, LabBroken
 from lab.core.lock import locked
 from lab.core.paths import cache_dir
 from lab.place.hardware import GUEST_DISK, ROOT_DISK, VG_DISK
-from lab.qemu.machine import EXCHANGE, Machine, MachineSpec
+from lab.qemu.machine import EXCHANGE, Machine, Spec
 
 _FACTS = "stage.json"
 _SHORT = 16
@@ -223,7 +223,7 @@ def freeze(machine: Machine, folder: Path, deadline: Deadline) -> None:
     machine.stop()
 
 
-def _caught_inside(spec: MachineSpec, folder: Path, deadline: Deadline) -> bool:
+def _caught_inside(spec: Spec, folder: Path, deadline: Deadline) -> bool:
     """Start from a state in ``folder``.
 
     Returns:

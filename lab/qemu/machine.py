@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pexpect.socket_pexpect import SocketSpawn
 
@@ -29,9 +29,9 @@ from lab.qemu.qmp import Monitor, prompt
 _USERNET_LINE = re.compile(
     r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(?P<host>\d+)\s+\S+\s+(?P<guest>\d+)"
 )
-# Code buffer of the translator per process, in MiB: the default of a quarter of the host's
-# memory would make every clone look far larger than it is.
-_TB_SIZE_MIB = 192
+#: Code buffer of the translator per process, in MiB: the default of a quarter of the host's
+#: memory would make every clone look far larger than it is.
+TB_SIZE_MIB = 192
 
 
 #: The exchange disk's file, in the machine's scratch folder.
@@ -49,6 +49,32 @@ class DiskSpec:
 
     path: Path
     throwaway: bool = False
+
+
+class Spec(Protocol):
+    """What ``Machine`` has to know of the machine it starts."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def emulator(self) -> Emulator:
+        """The QEMU to start."""
+
+    @property
+    def forwards(self) -> Mapping[str, int]:
+        """Ports inside (TCP) that get a loopback port outside, by name."""
+
+    @property
+    def exchange_mib(self) -> int:
+        """Size of the exchange disk in MiB; 0 for none."""
+
+    def argv(self, *, incoming: bool, monitor_fd: int) -> list[str]:
+        """The command line, without the emulator's own words."""
+
+    def cloned(self, name: str, ram_file: Path) -> Spec:
+        """The same machine over a private view of ``ram_file`` and throwaway disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +122,7 @@ class MachineSpec:
     def argv(self, *, incoming: bool, monitor_fd: int) -> list[str]:
         """The command line, without the emulator's own words."""
         # One processor needs one translating thread, and no code that is safe for two.
-        tcg = f"tcg,thread=single,tb-size={_TB_SIZE_MIB}"
+        tcg = f"tcg,thread=single,tb-size={TB_SIZE_MIB}"
         accel = "kvm" if self.accel == "kvm" else tcg
         words = [
             "-nodefaults", "-no-user-config", "-display", "none",
@@ -168,7 +194,7 @@ class Machine:
         detached: the process is to outlive this one (``pvlab up``).
     """
 
-    def __init__(self, spec: MachineSpec, scratch: Path, *, detached: bool = False) -> None:
+    def __init__(self, spec: Spec, scratch: Path, *, detached: bool = False) -> None:
         self.spec = spec
         self.scratch = scratch
         self.serial_log = scratch / "serial.log"
@@ -188,7 +214,7 @@ class Machine:
         self.stop()
 
     @classmethod
-    def running(cls, spec: MachineSpec, scratch: Path, pid: int, ports: dict[str, int]) -> Machine:
+    def running(cls, spec: Spec, scratch: Path, pid: int, ports: dict[str, int]) -> Machine:
         """A handle on a detached machine that another process started.
 
         Args:
@@ -363,6 +389,27 @@ class Machine:
         """Memory of the process in KiB: ``RssAnon``, ``RssFile``, ``RssShmem`` (proc(5))."""
         text = Path(f"/proc/{self.pid}/status").read_text()
         return {k: int(v) for k, v in re.findall(r"^(Rss\w+):\s+(\d+) kB", text, re.MULTILINE)}
+
+    def screen(self, target: Path, deadline: Deadline) -> Path:
+        """Write a picture of its screen, a PPM file.
+
+        Args:
+            target: a file in the machine's scratch folder.
+            deadline: for the monitor.
+
+        Raises:
+            LabBroken: QEMU refused or died.
+        """
+        self._call("screendump", {"filename": str(target)}, deadline=deadline)
+        return target
+
+    def reset(self, deadline: Deadline) -> None:
+        """Press the reset button.
+
+        Raises:
+            LabBroken: QEMU refused or died.
+        """
+        self._call("system_reset", deadline=deadline)
 
     # -- serial -------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Monitor:
         self._runner = asyncio.Runner()
         self._client = QMPClient(name)
         self._open = False
+        self._guest_resets = 0
 
     def connect(self, deadline: Deadline) -> None:
         """Greet and negotiate.
@@ -67,6 +68,12 @@ class Monitor:
     def human(self, line: str, *, deadline: Deadline) -> str:
         """Run a command of the human monitor and give its text."""
         return str(self.execute("human-monitor-command", {"command-line": line}, deadline=deadline))
+
+    @property
+    def guest_resets(self) -> int:
+        """How often the machine was reset from inside, as far as was told up to the last
+        answer: events come between answers (QAPI, event ``RESET``)."""
+        return self._guest_resets
 
     def wait_saved(self, deadline: Deadline) -> None:
         """Wait until the outgoing migration under way has completed.
@@ -108,6 +115,12 @@ class Monitor:
 
         wait_for("the machine's state to be loaded", probe, deadline, interval=0.01)
 
+    def _count_resets(self) -> None:
+        for event in self._client.events.clear():
+            data = event.get("data")
+            if event.get("event") == "RESET" and isinstance(data, dict) and data.get("guest"):
+                self._guest_resets += 1
+
     def close(self) -> None:
         """Let go of the monitor; never raises."""
         if self._open:
@@ -122,7 +135,9 @@ class Monitor:
             return await asyncio.wait_for(call, max(deadline.remaining, 0.001))
 
         try:
-            return self._runner.run(bounded())
+            answer = self._runner.run(bounded())
+            self._count_resets()
+            return answer
         except ExecuteError as error:
             raise LabBroken(f"{self._name}: QEMU refused {what}: {error}") from None
         except TimeoutError:

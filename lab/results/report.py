@@ -7,22 +7,17 @@ past the escaping.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from urllib.parse import quote
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from lab.core.atomic import atomic_write
 from lab.core.errors import UsageError
 from lab.evidence.manifest import MANIFEST_NAME, Manifest, Piece, PieceName, load_manifest
 from lab.results import text
+from lab.results.measured import plots
+from lab.results.page import environment, own_text, source_hash, verbatim
+from lab.results.page import link as link_to
 from lab.results.record import (
     JUNIT_NAME,
     RECORD_NAME,
@@ -33,7 +28,7 @@ from lab.results.record import (
     TestRecord,
 )
 
-TEMPLATES = "templates"
+PACKAGE = "lab.results"
 STYLE_NAME = "report.css"
 
 # The logs a driver developer reads first come first.
@@ -115,22 +110,22 @@ def render(record: RunRecord, run_folder: Path) -> str:
         record: of the run; one that has not ended yet makes a report that says so.
         run_folder: the run's, for the evidence.
     """
-    style = style_sheet()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style = own_text(PACKAGE, STYLE_NAME)
     troubled = [test for test in record.tests if _needs_a_look(test)]
     return (
-        _environment()
+        environment(PACKAGE)
         .get_template("report.html.j2")
         .render(
             record=record,
-            style=Markup(style),  # noqa: S704 - our own file
-            style_hash=f"sha256-{digest}",
+            style=verbatim(style),
+            style_hash=source_hash(style),
             troubled=[
                 (number, test, _evidence(test, run_folder))
                 for number, test in enumerate(troubled, start=1)
             ],
             numbers={test.id: number for number, test in enumerate(troubled, start=1)},
             links=[name for name in (RECORD_NAME, JUNIT_NAME) if (run_folder / name).is_file()],
+            plots=plots(record.tests),
             longest=max((test.seconds for test in record.tests), default=0.0),
             signs=SIGNS,
             meanings=MEANINGS,
@@ -160,41 +155,6 @@ def _needs_a_look(test: TestRecord) -> bool:
     return test.outcome.bad or test.blame is not None or test.outcome is Outcome.XPASSED
 
 
-def printable(value: object) -> object:
-    """Every text that the template prints goes through here, so that none can be forgotten."""
-    is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return text.visible(str(value)) if is_text else value
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lab.results", TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "size": text.size,
-        "duration": text.duration,
-        "link": relative_url,
-    }
-    return environment
-
-
-@cache
-def style_sheet() -> str:
-    """The style of the lab's pages."""
-    return resources.files("lab.results").joinpath(TEMPLATES, STYLE_NAME).read_text("utf-8")
-
-
-def relative_url(path: str) -> str:
-    """A relative URL; ``./`` keeps a name with a colon from being read as a scheme."""
-    return "./" + quote(path)
-
-
 def _inside(path: Path, folder: Path) -> bool:
     """Whether a file is the run's own: a record from elsewhere may name any path."""
     return path.is_file() and path.resolve().is_relative_to(folder.resolve())
@@ -203,7 +163,7 @@ def _inside(path: Path, folder: Path) -> bool:
 def _evidence(test: TestRecord, run_folder: Path) -> Evidence | None:
     if test.evidence is None:
         return None
-    link = relative_url(test.evidence + "/")
+    link = link_to(test.evidence + "/")
     folder = run_folder / test.evidence
     if not _inside(folder / MANIFEST_NAME, run_folder):
         return Evidence(link=link, problem=f"{test.evidence}/{MANIFEST_NAME} is missing")
@@ -215,7 +175,7 @@ def _evidence(test: TestRecord, run_folder: Path) -> Evidence | None:
     logs = [
         Log(
             TITLES[name],
-            relative_url(f"{test.evidence}/{piece.path}"),
+            link_to(f"{test.evidence}/{piece.path}"),
             text.tail(folder / piece.path),
             piece,
         )

@@ -161,15 +161,21 @@ class Recorder:
             failed: whether the test did: then its last step is what it failed at.
             about: words for ``Scenario.described``.
         """
-        steps = list(self._steps)
+        steps, dropped = list(self._steps), self._dropped
         if failed and steps and getattr(steps[-1], "expect", "ok") == "errors":
             # The test took them for a failure, as it ended here.
             steps[-1] = steps[-1].model_copy(update={"expect": "ok"})
         while bad := [cast("int", path[1]) for path, _ in problems(steps)]:
-            for index in set(bad):
-                steps[index] = _opaque(f"{words(steps[index])}, which this list does not explain")
-        if self._dropped:
-            about["incomplete"] = f"{self._dropped} steps more were done"
+            for index in sorted(set(bad), reverse=True):
+                if isinstance(steps[index], Opaque):
+                    # Where not even that can stand, it is only counted: this has to end.
+                    del steps[index]
+                    dropped += 1
+                else:
+                    said = f"{words(steps[index])}, which this list does not explain"
+                    steps[index] = _opaque(said)
+        if dropped:
+            about["incomplete"] = f"{dropped} steps more were done"
         return Scenario(seed=self.seed, steps=tuple(steps)).described(**about)
 
     def _forgive(self) -> None:

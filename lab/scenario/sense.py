@@ -55,6 +55,7 @@ _GUEST_STEPS = (
     *(Reboot, PowerOff, DisableDriver, EnableDriver, RemoveDriver, InstallDriver),
 )
 _WHILE_SAVED = (Restore, Wait, JitterStep, Opaque, Check)
+_AFTER_THE_END = (Opaque, Check)
 
 
 def problems(steps: Sequence[AnyStep]) -> Iterator[tuple[Path, str]]:
@@ -171,7 +172,7 @@ class _Told:
 
     def _state(self, step: AnyStep) -> str:
         """What the guest's state has against a step."""
-        if self.over:
+        if self.over and not isinstance(step, _AFTER_THE_END):
             return f"the guest is gone after {self.over}"
         if self.saved and not isinstance(step, _WHILE_SAVED):
             return "the guest is saved: restore it first"

@@ -203,16 +203,30 @@ def _prepare_sqlite(engine: Engine, file: Path, name: str) -> None:
                     return
         # The change to WAL does not wait for other connections as transactions do.
         lock = file.with_name(f".{file.name}.lock")
-        with locked(lock, Deadline(PATIENCE_SECONDS)):
-            raw = engine.raw_connection()
+        with (
+            locked(lock, Deadline(PATIENCE_SECONDS)),
+            engine.execution_options(**{_WRITE: True}).connect() as connection,
+        ):
+            raw = connection.connection.cursor()
+            raw.execute("PRAGMA journal_mode = WAL")
+            # A migration that changes a table makes a new one and drops the old one, which would
+            # take with it all rows that refer to it. Cannot be set in a transaction (SQLite's
+            # documentation of ALTER TABLE, section 7).
+            raw.execute("PRAGMA foreign_keys = OFF")
             try:
-                raw.cursor().execute("PRAGMA journal_mode = WAL")
+                with connection.begin():
+                    upgrade(connection, name)
+                    _check_references(connection, name)
             finally:
+                raw.execute("PRAGMA foreign_keys = ON")
                 raw.close()
-            with engine.execution_options(**{_WRITE: True}).begin() as connection:
-                upgrade(connection, name)
     except OSError as error:
         raise UsageError(f"{file}: cannot be opened: {error.strerror or error}") from None
+
+
+def _check_references(connection: Connection, name: str) -> None:
+    if lost := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+        raise LabBroken(f"{name}: a row of {lost[0]} refers to none of {lost[2]}")
 
 
 def _engine(url: URL) -> Engine:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -487,6 +487,18 @@ def release(store: Store, claim: Claim, message: str = "", *, now: datetime | No
         return _item(claim.plan, row)
 
 
+def lost(store: Store, claim: Claim, message: str, *, now: datetime | None = None) -> Item:
+    """Take one item from a worker that is gone, as ``reap`` does with many.
+
+    Raises:
+        ClaimLost: the item was given to somebody else, or is settled.
+    """
+    with store.write() as session:
+        row = _claimed(session, claim)
+        _lose(session, claim, row, message, now)
+        return _item(claim.plan, row)
+
+
 def reap(
     store: Store,
     plan: str,
@@ -519,15 +531,7 @@ def reap(
     query = query.order_by(NightlyItem.position).with_for_update(of=NightlyItem)
     with store.write() as session:
         for row in session.scalars(query).all():
-            claim = claim_of(_item(plan, row))
-            holder = session.get_one(NightlyPlan, row.plan_id)
-            row.losses += 1
-            _end(session, claim, row, AttemptEnd.LOST, row.run_name, message, now)
-            if row.losses < holder.max_losses:
-                _again(row)
-            else:
-                _settle(row, ItemState.LAB_FAILED, now)
-            session.flush()
+            _lose(session, claim_of(_item(plan, row)), row, message, now)
             found.append(_item(plan, row))
     return found
 
@@ -633,8 +637,32 @@ def _end(
     now: datetime | None,
 ) -> None:
     attempt = _attempt(session, claim)
+    if run is not None:
+        # A run may outlive the attempt that began it, and be found by a later one.
+        session.execute(
+            update(NightlyAttempt)
+            .where(
+                NightlyAttempt.item_id == row.id,
+                NightlyAttempt.id != attempt.id,
+                NightlyAttempt.run_name == run,
+            )
+            .values(run_name=None)
+        )
     attempt.how, attempt.ended, attempt.run_name, attempt.message = how, _now(now), run, message
     row.message = message
+
+
+def _lose(
+    session: Session, claim: Claim, row: NightlyItem, message: str, now: datetime | None
+) -> None:
+    holder = session.get_one(NightlyPlan, row.plan_id)
+    row.losses += 1
+    _end(session, claim, row, AttemptEnd.LOST, row.run_name, message, now)
+    if row.losses < holder.max_losses:
+        _again(row)
+    else:
+        _settle(row, ItemState.LAB_FAILED, now)
+    session.flush()
 
 
 def _again(row: NightlyItem) -> None:

@@ -421,20 +421,31 @@ def _cells(
     return [cell for _, cell in _outcomes(session, *where, newest_first=newest_first, limit=limit)]
 
 
+# Columns rather than rows of the models: hundreds of thousands are read at once.
+_CELL = (
+    models.Run.name,
+    models.Test.node_id,
+    models.TestOutcome.area,
+    models.TestOutcome.outcome,
+    models.TestOutcome.blame,
+    models.TestOutcome.phase,
+    models.TestOutcome.seconds,
+    models.TestOutcome.expected_seconds,
+    models.TestOutcome.message,
+    models.TestOutcome.evidence,
+    models.TestOutcome.evidence_complete,
+    models.TestOutcome.properties,
+    models.Campaign,
+)
+
+
 def _outcomes(
     session: Session, *where: ColumnElement[bool], newest_first: bool, limit: int | None
 ) -> list[tuple[tuple[int, datetime, str], Cell]]:
     """Outcomes, each with its row's id, and its run's start and folder."""
     started = models.Run.started.desc() if newest_first else models.Run.started
     query = (
-        select(
-            models.TestOutcome,
-            models.Test.node_id,
-            models.Run.name,
-            models.Run.started,
-            models.Run.folder,
-            models.Campaign,
-        )
+        select(models.TestOutcome.id, models.Run.started, models.Run.folder, *_CELL)
         .join(models.Test, models.Test.id == models.TestOutcome.test_id)
         .join(models.Run, models.Run.id == models.TestOutcome.run_id)
         .outerjoin(models.Campaign, models.Campaign.outcome_id == models.TestOutcome.id)
@@ -444,25 +455,28 @@ def _outcomes(
     )
     return [
         (
-            (row.id, began, folder),
+            (key, began, folder),
             Cell(
                 run=name,
                 test=node_id,
-                area=row.area,
-                outcome=row.outcome,
-                blame=row.blame,
-                phase=row.phase,
-                seconds=row.seconds,
-                expected_seconds=row.expected_seconds,
-                message=row.message,
-                evidence=row.evidence,
-                evidence_complete=row.evidence_complete,
+                area=area,
+                outcome=outcome,
+                blame=blame,
+                phase=phase,
+                seconds=seconds,
+                expected_seconds=expected,
+                message=message,
+                evidence=evidence,
+                evidence_complete=complete,
                 campaign=_campaign(campaign),
-                properties=row.properties,
+                properties=properties,
             ),
         )
-        for row, node_id, name, began, folder, campaign in session.execute(query)
-    ]
+        for (
+            key, began, folder, name, node_id, area, outcome, blame, phase, seconds, expected,
+            message, evidence, complete, properties, campaign,
+        ) in session.execute(query)
+    ]  # fmt: skip
 
 
 def _campaign(row: models.Campaign | None) -> CampaignRow | None:

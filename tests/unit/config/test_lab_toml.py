@@ -237,9 +237,9 @@ class TestDocumentedFile:
 
     def test_example_in_the_comments_works(self) -> None:
         text = self.path.read_text(encoding="utf-8")
-        example = text[text.index("# [profiles.my-2003]") :]
+        example = text[text.index("# [profiles.w2k3]") :]
         write(re.sub(r"^# ?", "", example, flags=re.MULTILINE))
-        profile = load_profile("my-2003")
+        profile = load_profile("w2k3")
         assert profile.guest_kind == "windows"
         assert profile.crashed_in("*** STOP: 0x000000D1 (0x0,0x2,0x0,0xF8)") is not None
 

@@ -69,3 +69,22 @@ def test_recipes_that_depend_on_each_other_are_refused(make_recipe, store: Store
     make_recipe("b", depends=("a",))
     with pytest.raises(UsageError, match="a -> b -> a"):
         store.key("a")
+
+
+def test_of_a_package_every_file_counts(
+    make_recipe, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "bits_of_mine"
+    (package / "deep").mkdir(parents=True)
+    for name in ("__init__.py", "a.j2", "deep/b.j2"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    make_recipe("x", extra='modules = ["bits_of_mine"]')
+    keys = {store.key("x")}
+    for name in ("a.j2", "deep/b.j2"):
+        (package / name).write_text("changed")
+        keys.add(store.key("x"))
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "x.pyc").write_text("no input")
+    keys.add(store.key("x"))
+    assert len(keys) == 3

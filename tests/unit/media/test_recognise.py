@@ -86,6 +86,12 @@ def test_other_windows_is_refused_by_name(
         assert WANTED[W2K3].source in error.hint
 
 
+def test_the_play_setup_disc_is_no_windows(tmp_path: Path) -> None:
+    found = identify(make_iso(tmp_path / "a.iso", {"/PLAY.BIN": b"x"}, label="PVLAB_PLAY_SETUP"))
+    assert found.kind is MediaKind.PLAY_SETUP
+    assert "no Windows" in found.title
+
+
 def test_a_disc_that_does_not_boot_is_refused(tmp_path: Path) -> None:
     disc = make_iso(tmp_path / "a.iso", windows_files(), boot=False)
     assert "without a boot record" in refused(disc).message

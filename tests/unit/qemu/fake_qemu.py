@@ -13,6 +13,7 @@ Started as ``python fake_qemu.py ORDERS QEMU-OPTIONS...``; ORDERS is JSON:
     loading  how often query-status says inmigrate
     status   what query-status says in any case
     stubborn ignores quit
+    events   {command: [event]} that come before the answer
 """
 
 import json
@@ -85,6 +86,8 @@ class FakeQemu:
             error = {"class": "GenericError", "desc": self.orders["refuse"][command]}
             self.send({"error": error, "id": call_id})
             return
+        for event in self.orders.get("events", {}).get(command, []):
+            self.send({**event, "timestamp": {"seconds": 1, "microseconds": 0}})
         value = getattr(self, command.replace("-", "_"), lambda: {})(**arguments_of(arguments))
         self.send({"return": value, "id": call_id})
         if command == "quit" and not self.orders.get("stubborn"):

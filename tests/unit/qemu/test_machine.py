@@ -534,3 +534,28 @@ def test_a_machine_for_old_kernels(tmp_path: Path) -> None:
     assert [old.disk_in_dom0(index) for index in range(4)] == [
         "/dev/hda", "/dev/hdb", "/dev/hdc", "/dev/hdd",
     ]  # fmt: skip
+
+
+def test_resets_from_inside_are_counted_and_others_not(make_machine: MachineMaker):
+    def event(name: str, **data: object) -> dict[str, object]:
+        return {"event": name, "data": data}
+
+    before = [
+        event("RESET", guest=True, reason="guest-reset"),
+        event("RESET", guest=False, reason="host-qmp-system-reset"),
+        event("RTC_CHANGE", offset=1),
+    ]
+    machine = make_machine(events={"query-status": before})
+    machine.start(soon())
+    assert machine.monitor.guest_resets == 0
+    for count in (1, 2):
+        machine.monitor.execute("query-status", deadline=soon())
+        assert machine.monitor.guest_resets == count
+
+
+def test_a_reset_and_a_picture_reach_the_monitor(make_machine: MachineMaker, scratch: Path):
+    machine = make_machine()
+    machine.start(soon())
+    machine.reset(soon())
+    machine.screen(scratch / "s.ppm", soon())
+    assert calls(scratch)[-2:] == ["system_reset", "screendump"]

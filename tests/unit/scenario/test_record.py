@@ -382,3 +382,16 @@ def test_the_nouns_are_heard():
     assert [plain(step) for step in scenario.steps] == [
         {"jitter": {"up_to": 0.001, "name": "here"}}
     ]
+
+
+def test_what_is_done_after_the_guest_went_down(test):
+    """A test may look at dom0 then; nothing that the list cannot hold makes it go on for ever."""
+    backing = test.disk("hdc", 2048, 1)
+    test.call("lifecycle.power_off")
+    test.call("Dom0.run", object(), command="something of the test's own")
+    test.call("Backing.wrong", [], target=backing, first=0, count=8)
+    test.call("Toolstack.pause")
+    steps = test.steps()
+    assert steps[1] == "power_off"
+    assert "opaque" in steps[2]
+    assert "opaque" in steps[-1]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from lab.results.store import (
     NewItem,
     Store,
     attempts,
+    claim,
     close_plan,
     create_plan,
+    finish,
     get_plan,
     import_results,
     items,
@@ -122,6 +125,20 @@ def test_two_processes_claim_at_once(store: Store, database: str) -> None:
     assert claimed == {key: 2 if number % 3 == 0 else 1 for number, key in enumerate(keys)}
     for item in settled:
         assert item.attempts == claimed[item.key] == len(attempts(store, "night", item.key))
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    create_plan(store, "night", [NewItem(f"item{number:02}") for number in range(20)])
+
+    def work(worker: str) -> list[str]:
+        done = []
+        while (got := claim(store, "night", worker)) is not None:
+            done.append(finish(store, got, f"run of {got.item.key}").key)
+        return done
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [key for some in pool.map(work, "abcd") for key in some]
+    assert sorted(done) == [f"item{number:02}" for number in range(20)]
 
 
 def test_a_worker_that_is_killed_loses_nothing(store: Store, database: str) -> None:

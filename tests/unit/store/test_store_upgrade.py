@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
-from store_samples import record, write
+from store_samples import contents, record, write
 
 from lab.core.errors import PvlabError, UsageError
 from lab.results.store import Store, import_run, open_store, runs, upgrade
@@ -65,6 +65,23 @@ def test_an_older_store_is_brought_up_to_date(
                 assert [row.name for row in runs(store)] == [record(0).run_id]
     with pytest.raises(UsageError, match="its schema r9999 is newer than this pvlab's"):
         open_store(old)
+
+
+def test_a_table_that_is_made_anew_keeps_what_refers_to_it(
+    old: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(old) as store:
+        before = contents(store)
+    more = """
+    with op.batch_alter_table("runs", recreate="auto") as batch:
+        batch.drop_constraint("uq_runs_name", type_="unique")
+        batch.create_unique_constraint("uq_runs_folder", ["folder"])
+    op.drop_column("runs", "weather")
+"""
+    next_lab(tmp_path, monkeypatch, more.strip())
+    with open_store(old) as store:
+        assert contents(store) == before
+        assert before["outcomes"]
 
 
 def test_an_upgrade_that_fails_changes_nothing(

@@ -84,6 +84,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_wait, "_FIRST_ROUND", 1)
 
 
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dom0 waits for a second, and has the rest of half a minute to explain: no flake."""
+    monkeypatch.setattr(vbd, "_REPORT_SHARE", 0.95)
+    monkeypatch.setattr(vbd, "_REPORT_MAX_SECONDS", 60.0)
+
+
 def soon(seconds: float = 20) -> Deadline:
     return Deadline(seconds)
 
@@ -248,9 +255,10 @@ def test_refused_by_xend_alone(xm: Bench, case: str, kind: type[PvlabError]) -> 
         attach(xm.play(case))
 
 
+@pytest.mark.usefixtures("short_wait")
 def test_silent_driver(bench: Bench) -> None:
     with pytest.raises(FrontendFailed, match=r"InitWait \(2\), frontend Initialising \(1\)") as bad:
-        attach(bench.play("attach-silent-driver"), seconds=1.5)
+        attach(bench.play("attach-silent-driver"), seconds=30)
     assert bad.value.blame is Blame.DRIVER
     assert any("HVM7" in line for line in bad.value.evidence)
 
@@ -291,9 +299,10 @@ def test_detach_of_nothing(bench: Bench) -> None:
         toolstack.block_detach(GUEST, "hdc", soon())
 
 
+@pytest.mark.usefixtures("short_wait")
 def test_detach_that_the_driver_does_not_grant(bench: Bench) -> None:
     with pytest.raises(FrontendFailed, match=r"backend Closing \(5\), frontend Connected \(4\)"):
-        detach(bench.play("detach-held"), seconds=1.5)
+        detach(bench.play("detach-held"), seconds=30)
 
 
 # -- the host ------------------------------------------------------------------------------

@@ -46,34 +46,42 @@ def build(ctx: BuildContext) -> None:
             shutil.copy(built / module, binaries / file)
 
     template = (ctx.recipe_dir / "mutants" / TEMPLATE).read_text()
-    for mutant in read_mutants((ctx.recipe_dir / "mutants" / CATALOGUE).read_text()):
-        package = ctx.out / "mutants" / mutant["name"]
-        binaries = package / "i386"
-        binaries.mkdir(parents=True)
-        (package / "xenvbd.inf").write_bytes(mutant_inf(template, mutant))
-        (binaries / "xenvbd.sys").write_bytes(blkfront)
-        shutil.copy(built / "xenpci.ko", binaries / BUS)
-        shutil.copy(mutated / f"mutant_{mutant['name'].replace('-', '_')}.ko", binaries / DEFECT)
+    catalogue = (ctx.recipe_dir / "mutants" / CATALOGUE).read_text()
+    for kind in ("mutant", "variant"):
+        for mutant in read_mutants(catalogue, kind):
+            package = ctx.out / f"{kind}s" / mutant["name"]
+            binaries = package / "i386"
+            binaries.mkdir(parents=True)
+            (package / "xenvbd.inf").write_bytes(mutant_inf(template, mutant))
+            (binaries / "xenvbd.sys").write_bytes(blkfront)
+            shutil.copy(built / "xenpci.ko", binaries / BUS)
+            source = mutant.get("of", mutant["name"]).replace("-", "_")
+            shutil.copy(mutated / f"mutant_{source}.ko", binaries / DEFECT)
 
 
-def read_mutants(text):
-    """The catalogue's entries, in its order.
+def read_mutants(text, kind="mutant"):
+    """The catalogue's entries of a kind, in its order.
 
     Raises:
-        ValueError: two of them share a name or a build number.
+        ValueError: two of any kind share a name or a build number.
     """
-    mutants = tomllib.loads(text)["mutant"]
+    catalogue = tomllib.loads(text)
+    everything = [entry for entries in catalogue.values() for entry in entries]
     for field in ("name", "build"):
-        values = [mutant[field] for mutant in mutants]
+        values = [entry[field] for entry in everything]
         if len(set(values)) < len(values):
             raise ValueError(f"{CATALOGUE}: two mutants have the same {field}")
-    return mutants
+    return catalogue.get(kind, [])
 
 
 def mutant_inf(template, mutant):
     """The INF of a mutant, with the line ends that Windows tools expect."""
     for field in ("name", "title", "build"):
         template = template.replace(f"@{field.upper()}@", str(mutant[field]))
+    if options := mutant.get("options"):
+        binary = "ServiceBinary=%12%\\xenvbdx.sys\n"
+        template = template.replace(binary, binary + "AddReg=XenVbdX_Options\n")
+        template += f'\n[XenVbdX_Options]\nHKR,Parameters,ModuleOptions,,"{options}"\n'
     return template.replace("\n", "\r\n").encode("ascii")
 
 

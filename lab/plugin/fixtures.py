@@ -238,6 +238,21 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
 
 
 @pytest.fixture
+def bar(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]:
+    """Puts a bar into the report's plots: ``bar("random reads, ms", "emulated disk", 37)``.
+
+    Function scope. Bars of one name are drawn together, whatever test they are from.
+    """
+    # Imported late, as for ``block_device``.
+    from lab.results.measured import bar_property
+
+    def draw(group: str, label: str, value: float) -> None:
+        request.node.user_properties.append(bar_property(group, label, value))
+
+    return draw
+
+
+@pytest.fixture
 def evidence(request: pytest.FixtureRequest, place: Place) -> Collector:
     """The collector of this test's evidence; ``evidence.add(name, content)`` adds a piece.
 

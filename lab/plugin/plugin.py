@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lab.plugin.fixtures import (
+    bar,
     block_device,
     dbgview,
     driver_package,
@@ -37,6 +38,7 @@ from lab.plugin.hooks import (
 )
 
 __all__ = [
+    "bar",
     "block_device",
     "dbgview",
     "driver_package",

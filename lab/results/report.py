@@ -15,6 +15,7 @@ from lab.core.atomic import atomic_write
 from lab.core.errors import UsageError
 from lab.evidence.manifest import MANIFEST_NAME, Manifest, Piece, PieceName, load_manifest
 from lab.results import text
+from lab.results.measured import plots
 from lab.results.page import environment, own_text, source_hash, verbatim
 from lab.results.page import link as link_to
 from lab.results.record import (
@@ -124,6 +125,7 @@ def render(record: RunRecord, run_folder: Path) -> str:
             ],
             numbers={test.id: number for number, test in enumerate(troubled, start=1)},
             links=[name for name in (RECORD_NAME, JUNIT_NAME) if (run_folder / name).is_file()],
+            plots=plots(record.tests),
             longest=max((test.seconds for test in record.tests), default=0.0),
             signs=SIGNS,
             meanings=MEANINGS,

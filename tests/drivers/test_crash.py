@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from lab.core.deadline import NotYet, wait_for
+from lab.core.errors import LabBroken
 from lab.evidence.manifest import CRASH, PieceName
 from lab.guest.crash import CrashKind
 from lab.plugin.keys import SOURCES
@@ -70,12 +71,14 @@ NO_CORE = CRASH - {PieceName.CORE}
 
 def is_complete(pieces, report, evidence, place, lab):
     """The crash was noticed, what shows it was kept, and dom0 lives on."""
-    assert report.evidence, "the crash was noticed without any evidence"
+    if not report.evidence:
+        raise LabBroken("the crash was noticed without any evidence")
     kept = {piece.name.split("/")[0]: piece for piece in evidence.manifest.pieces}
     missing = [name for name in pieces if name not in kept or not kept[name].bytes]
-    assert not missing, f"after a crash these were not kept: {missing}"
+    if missing:
+        raise LabBroken(f"after a crash these were not kept: {', '.join(missing)}")
     # The host lives on: another's crash is none of its business.
-    assert place.health(lab.deadline("command")).ok
+    place.check(lab.deadline("command"))
 
 
 @pytest.mark.slow

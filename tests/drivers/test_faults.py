@@ -199,18 +199,18 @@ def unserved(place, lab):
         domid, number = place.domain.domid, devid(name)
         front = vbd.frontend_path(domid, number)
         back = vbd.backend_path(domid, number, "nobody")
-        script = "\n".join(
+        # Nodes inherit from the one above who may read them, and the frontend looks as soon as
+        # there is a state: then all the rest has to be there and readable.
+        script = " && ".join(
             [
+                f"xenstore-write {back} ''",
+                f"xenstore-chmod {back} n0 r{domid}",
                 f"xenstore-write {back}/frontend {front} {back}/frontend-id {domid} "
                 f"{back}/online 1 {back}/mode w {back}/state 2",
+                f"xenstore-write {front} ''",
+                f"xenstore-chmod {front} n{domid} r0",
                 f"xenstore-write {front}/backend {back} {front}/backend-id 0 "
-                f"{front}/virtual-device {number} {front}/device-type disk {front}/state 1",
-                # Nodes that are made later inherit who may read them.
-                f"xenstore-chmod {front} n{domid} r0; xenstore-chmod {back} n0 r{domid}",
-                f"for node in backend backend-id virtual-device device-type state; do "
-                f"xenstore-chmod {front}/$node n{domid} r0; done",
-                f"for node in frontend frontend-id online mode state; do "
-                f"xenstore-chmod {back}/$node n0 r{domid}; done",
+                f"{front}/virtual-device {number} {front}/device-type disk",
                 f"xenstore-write {front}/state 1",
             ]
         )
@@ -222,8 +222,11 @@ def unserved(place, lab):
 
 @pytest.mark.claim("the backend never reaches Connected", PRINTED)
 @pytest.mark.cost(attach=1, dom0=20, command=10)
-def test_backend_that_never_connects(installed_driver, disk_on, unserved, still_the_same_boot):
+def test_backend_that_never_connects(
+    installed_driver, disk_on, unserved, place, lab, still_the_same_boot
+):
     waiting = unserved()
+    place.xenstore.wait(f"{waiting.front}/state", ["3"], lab.deadline("attach"))
     # The rest of the driver goes on.
     device = disk_on("/dev/hdc")
     device.exercise(0, MIB, threads=2).require("using a disk while another never connects")

@@ -22,10 +22,10 @@ BOUND = 1.5
 
 
 @pytest.fixture
-def compare(disk_on, diskio, guest, lab, intensity, place, evidence, figure):
+def compare(diskio, guest, lab, intensity, place, evidence, figure, bar):
     """Times the same requests on the emulated disk and on its PV twin."""
 
-    def compare(what, **how):
+    def compare(what, *, block, ops, **how):
         emulated = 0
         size = diskio.size(emulated, lab.deadline("command")).sectors
         disks = {disk.number for disk in guest.disks.list(lab.deadline("command"), rescan=True)}
@@ -43,12 +43,23 @@ def compare(disk_on, diskio, guest, lab, intensity, place, evidence, figure):
         for round_ in range(intensity.count(ROUNDS) + 1):
             for number, found in times.items():
                 result = diskio.bench(
-                    number, 64, 64 * MIB, lab.deadline("boot"), seed=round_ + 1, **how
+                    number,
+                    64,
+                    64 * MIB,
+                    lab.deadline("boot"),
+                    seed=round_ + 1,
+                    block=block,
+                    ops=ops,
+                    **how,
                 ).require(f"{what} of disk {number}")
                 if round_:  # the first round fills caches for both
                     found.append(max(1, result.ms))
         # The best of each: whatever else runs can only make a round slower.
         best = {number: min(found) for number, found in times.items()}
+        for label, number in (("emulated disk", emulated), ("PV disk", pv)):
+            mib = ops * block / MIB
+            bar(f"{what}, MiB/s", label, mib / (best[number] / 1000))
+            bar(f"{what}, ms a request of {block // 2} KiB", label, best[number] / ops)
         ratio = best[pv] / best[emulated]
         place.timings[f"ratio_{what.replace(' ', '_')}"] = ratio
         figure(f"{what}, PV to emulated", ratio)
@@ -76,7 +87,7 @@ def test_random_reads(installed_driver, compare):
 
 @pytest.mark.claim("the PV disk is faster than the emulated one", SLOW)
 @pytest.mark.cost(attach=1, command=30, seconds=20)
-def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place, figure):
+def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place, figure, bar):
     # The emulated disk is the system's, and not written to; but a write of a PV disk takes
     # the way that a read takes.
     device = disk_on(sectors=16 * MIB)
@@ -89,6 +100,7 @@ def test_writes_against_reads(installed_driver, disk_on, lab, intensity, place, 
     place.timings["ratio_writes_to_reads"] = ratio
     for op, ms in best.items():
         figure(f"random {op}s, ms", ms)
+        bar("random requests of 4 KiB to a PV disk, ms a request", op, ms / 200)
     assert ratio < 2 * BOUND, (
         f"a write takes {ratio:.1f} times as long as a read ({best['write']} ms against "
         f"{best['read']} ms)"

@@ -56,6 +56,16 @@ def test_each_mutant_has_its_source_and_no_source_lacks_a_mutant(mutant):
     assert (RECIPE / "mutants" / f"{mutant.name.replace('-', '_')}.c").is_file()
 
 
+def test_a_variant_is_a_mutant_with_options(recipe, template):
+    text = (repo_root() / CATALOGUE).read_text()
+    (variant,) = recipe.read_mutants(text, "variant")
+    assert variant["of"] in {mutant.name for mutant in MUTANTS}
+    data = recipe.mutant_inf(template, variant)
+    assert b"AddReg=XenVbdX_Options\r\n" in data
+    assert data.endswith(b'HKR,Parameters,ModuleOptions,,"percent=102"\r\n')
+    assert inf.parse(data, "xenvbd.inf").driver_ver.version == "0.0.3.801"
+
+
 def test_every_source_is_a_mutant():
     sources = {file.stem.replace("_", "-") for file in (RECIPE / "mutants").glob("*.c")}
     assert sources == {mutant.name for mutant in MUTANTS}

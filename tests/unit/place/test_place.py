@@ -344,7 +344,10 @@ def test_drive_in_the_memory_of_a_dead_guest(world: World):
     assert world.connects == 0
 
 
-def test_core_leaves_through_the_exchange_disk(world: World, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("quick", [True, False])
+def test_core_leaves_through_the_exchange_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch, quick: bool
+):
     core = bytearray(3 << 20)
     core[:5] = b"\x7fELF\x02"
     section_table, size = 64, (2 << 20) + 17
@@ -353,13 +356,21 @@ def test_core_leaves_through_the_exchange_disk(world: World, monkeypatch: pytest
     struct.pack_into("<QQ", core, section_table + 0x18, 4096, size - 4096)
     (world.folder / "exchange.raw").write_bytes(core)
     dumped: list[str] = []
+    quickly: list[str] = []
+
+    def dump_quickly(dom0: object, domid: int, path: str, deadline: object) -> bool:
+        quickly.append(path)
+        return quick
+
+    monkeypatch.setattr(place_module, "dump_quickly", dump_quickly)
     monkeypatch.setattr(
         XlToolstack, "dump_core", lambda self, domain, path, deadline: dumped.append(path)
     )
     chunks = list(world.place().dump_core(soon()))
     assert b"".join(chunks) == core[:size]
     assert len(chunks) == 3
-    assert dumped == ["/dev/vdd"]
+    assert quickly == ["/dev/vdd"]
+    assert dumped == ([] if quick else ["/dev/vdd"])
     # Before reading: what dom0 still holds in memory is not in the file.
     assert world.dom0.commands == ["blockdev --flushbufs /dev/vdd"]
 

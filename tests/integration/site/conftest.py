@@ -26,7 +26,7 @@ SWITCHES = (
     "--disable-component-update",
     "--disable-sync",
 )
-SOON_MS = 60_000.0
+SOON_MS = 180_000.0
 """For one step of a browser on a busy machine."""
 
 

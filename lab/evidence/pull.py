@@ -95,7 +95,8 @@ def pull(
             try:
                 item = chunks.get(timeout=limit.remaining)
             except queue.Empty:
-                raise deadline.expire(name, f"{received} bytes") from None
+                awaited = f"the end of {name}" if received else name
+                raise deadline.expire(awaited, f"{received} bytes") from None
             if isinstance(item, _End):
                 if item.error is not None:
                     raise SourceFailed(item.error)

@@ -196,9 +196,7 @@ def through_dask() -> tuple[float, ...]:
     dask: Any = distributed
     samples = []
     with (
-        dask.LocalCluster(
-            n_workers=1, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster,
+        dask.LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         dask.Client(cluster, set_as_default=False) as client,
     ):
         for number in range(HANDED):

@@ -461,6 +461,8 @@ def scheduler_command(host: str, port: int, extra: Sequence[str] = ()) -> list[s
     """
     return [
         *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
-        *("--host", host, "--port", str(port), "--no-dashboard"),
+        *("--host", host, "--port", str(port)),
+        # Its HTTP server listens even without the pages.
+        *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
         *extra,
     ]

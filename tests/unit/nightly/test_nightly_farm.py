@@ -32,7 +32,6 @@ def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         n_workers=2,
         processes=False,
         threads_per_worker=1,
-        host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
         resources={"place": 1, "memory": 4096, "kvm": 0},
     ) as cluster:

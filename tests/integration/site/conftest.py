@@ -30,9 +30,13 @@ SOON_MS = 180_000.0
 """For one step of a browser on a busy machine."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, with a profile of its own that goes with it."""
+    """Chromium, with a profile of its own that goes with it.
+
+    Module scope: while Playwright runs, this thread counts as one with a running event loop, and
+    nothing else in it can run one.
+    """
     if shutil.which(CHROMIUM) is None:
         missing = f"{CHROMIUM} is not installed: pvlab setup --tests"
         # In the project's own checks a browser that is not there is no reason to go without.

@@ -11,6 +11,7 @@ from typing import Any
 
 from lab.core.errors import UsageError
 from lab.crash import facts as facts_module
+from lab.gate.observation import FIGURE
 from lab.results import store as kept
 from lab.results.record import Outcome
 from lab.results.store import Store
@@ -39,9 +40,6 @@ NIGHTS = 100
 
 OTHERS = 50
 """Runs beside the nights that it shows, the last ones."""
-
-FIGURE = "pvlab.figure."
-"""How properties of tests begin that are figures: what was measured, of which less is better."""
 
 CONFIDENCE = 0.95
 """Of a median's interval."""

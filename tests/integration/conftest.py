@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 from gate_process import Gate
+from postgres_server import Server, server, server_programs
 
 from lab.config.load import load_profile
 from lab.core.deadline import Deadline
 from lab.images.store import Store
 from lab.place.place import Place
 from lab.place.warm import Template, prepare
+from lab.results.store import Store as ResultsStore
+from lab.results.store import open_store
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +79,26 @@ def gate(template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PVLAB_RUNTIME", str(lab.runtime))
     yield lab
     lab.end()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server that the tests start."""
+    programs = server_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server here: apt-get install postgresql")
+    with server(programs) as running:
+        yield running
+
+
+@pytest.fixture
+def database(postgres: Server) -> str:
+    """URL of a database of this test's own, with nothing in it."""
+    return postgres.new_database()
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[ResultsStore]:
+    """A store on PostgreSQL with nothing in it."""
+    with open_store(database) as opened:
+        yield opened

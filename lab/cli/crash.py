@@ -105,8 +105,8 @@ def bucket(
     target = _store(store)
     done: list[tuple[Path, Put]] = []
     for path, found in read:
-        build = driver_build or _build_of(path)
         for report in found.reports:
+            build = driver_build or report.build or _build_of(path)
             for fact in incidents(report.facts):
                 # A test may fail without a crash; what its driver printed last is then no news.
                 if not (report.of_test and silent(fact)):

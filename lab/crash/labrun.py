@@ -53,11 +53,13 @@ class Failed:
         id: pytest's node id.
         evidence: its evidence folder, if it has one.
         fact: what the record says of its crash; None when the guest did not crash.
+        build: the driver that it ran on, in words; None when the record names none.
     """
 
     id: str
     evidence: Path | None
     fact: CrashFact | None
+    build: str | None
 
 
 def recognise(head: bytes, name: str) -> bool:
@@ -99,31 +101,30 @@ def failed(folder: Path) -> list[Failed]:
             # The record may come from anywhere: its paths must not lead out of its folder.
             if not parts.is_absolute() and ".." not in parts.parts:
                 evidence = folder / parts
-        found.append(Failed(str(test.get("id", "")), evidence, _fact(test, record)))
+        found.append(_failed(test, evidence, record))
     return found
 
 
-def of_test(evidence: Path) -> list[CrashFact]:
+def of_test(evidence: Path) -> Failed | None:
     """What the run's record says of the test whose evidence folder this is.
 
     Args:
         evidence: folder with an ``evidence.json``, in ``tests/`` of a run's folder.
 
     Returns:
-        At most one fact; nothing when there is no record, or no crash in it.
+        None when there is no record, or no such test in it.
 
     Raises:
         UsageError: the record is there and damaged.
     """
     record = evidence.resolve().parent.parent / RECORD
     if not record.is_file():
-        return []
+        return None
     for test in _tests(record):
         inside = test.get("evidence")
         if isinstance(inside, str) and PurePosixPath(inside).name == evidence.resolve().name:
-            fact = _fact(test, record)
-            return [fact] if fact is not None else []
-    return []
+            return _failed(test, evidence, record)
+    return None
 
 
 def driver_build(path: Path) -> str | None:
@@ -138,8 +139,24 @@ def driver_build(path: Path) -> str | None:
     return _build(_load(path))
 
 
-def _build(data: Mapping[str, Any]) -> str | None:
-    driver = data.get("driver")
+def _failed(test: Mapping[str, Any], evidence: Path | None, record: Path) -> Failed:
+    build = test["_build"]
+    return Failed(
+        id=str(test.get("id", "")),
+        evidence=evidence,
+        fact=_fact(test, record),
+        build=build if isinstance(build, str) else None,
+    )
+
+
+def _build(data: Mapping[str, Any], which: str = "driver") -> str | None:
+    """The driver in words.
+
+    Args:
+        data: the record.
+        which: ``driver``, or ``baseline`` for the one that it was compared with.
+    """
+    driver = data.get(which)
     if not isinstance(driver, Mapping):
         return None
     words = [str(driver.get(key, "")) for key in ("name", "version")]
@@ -165,11 +182,18 @@ def _load(path: Path) -> Mapping[str, Any]:
 def _tests(path: Path) -> Iterator[Mapping[str, Any]]:
     data = _load(path)
     tests = data.get("tests")
-    build = _build(data)
+    builds = {which: _build(data, which) for which in ("driver", "baseline")}
     for test in tests if isinstance(tests, list) else []:
         if isinstance(test, Mapping):
-            yield {**test, "_system": data.get("guest_label"), "_build": build,
+            yield {**test, "_system": data.get("guest_label"), "_build": builds[_ran_on(test)],
                    "_started": data.get("started")}  # fmt: skip
+
+
+def _ran_on(test: Mapping[str, Any]) -> str:
+    """Which of the record's drivers a test ran on: in a comparison it took turns."""
+    turn = test.get("turn")
+    baseline = isinstance(turn, Mapping) and turn.get("driver") == "baseline"
+    return "baseline" if baseline else "driver"
 
 
 def _fact(test: Mapping[str, Any], path: Path) -> CrashFact | None:

@@ -86,10 +86,12 @@ class Report:
     Attributes:
         facts: in the order of the files.
         of_test: whether it is a test of the lab's, which may have failed without a crash.
+        build: the driver that the test ran on, in words; None when nothing tells.
     """
 
     facts: list[CrashFact] = field(default_factory=list)
     of_test: bool = False
+    build: str | None = None
 
 
 @dataclass(slots=True)
@@ -179,8 +181,8 @@ class _Reading:
             self._run(folder, label)
             return
         if (folder / labrun.MANIFEST).is_file():
-            with self._test():
-                self._try(label or folder.name, lambda: self._add(labrun.of_test(folder), None))
+            with self._test() as report:
+                self._try(label or folder.name, partial(self._recorded, folder, report))
                 self._evidence(folder, label)
             return
         if depth > MAX_DEPTH * 8:
@@ -206,7 +208,8 @@ class _Reading:
             self.findings.skipped.append(str(error))
             return
         for test in failed:
-            with self._test():
+            with self._test() as report:
+                report.build = test.build
                 if test.fact is not None:
                     self._add([test.fact], name)
                 if test.evidence is not None and test.evidence.is_dir():
@@ -214,14 +217,21 @@ class _Reading:
                     self._evidence(test.evidence, f"{label}/{inside}" if label else inside)
 
     @contextlib.contextmanager
-    def _test(self) -> Iterator[None]:
+    def _test(self) -> Iterator[Report]:
         """Facts from now on are of one test of the lab's."""
         outer, self._report = self._report, Report(of_test=True)
         self.findings.reports.append(self._report)
         try:
-            yield
+            yield self._report
         finally:
             self._report = outer
+
+    def _recorded(self, evidence: Path, report: Report) -> None:
+        """What the record of its run says of one test's evidence."""
+        test = labrun.of_test(evidence)
+        if test is not None:
+            report.build = test.build
+            self._add([test.fact] if test.fact is not None else [], None)
 
     def _evidence(self, folder: Path, label: str) -> None:
         """One test's evidence: logs and cores, and no prose."""

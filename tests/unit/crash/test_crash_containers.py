@@ -98,6 +98,19 @@ def test_one_test_s_evidence(run: Path):
     assert [fact.kind for fact in read(run / "tests/test_a-1")] == ["unknown", "panic", "panic"]
 
 
+def test_a_baseline_s_crash_is_the_baseline_s(run: Path):
+    record = json.loads((run / "run.json").read_text())
+    record["baseline"] = {"name": "xenvbd", "version": "0.0.2", "sha256": "cd" * 32}
+    record["tests"][0]["turn"] = {"test": "t::test_a", "driver": "baseline"}
+    record["tests"][2]["turn"] = {"test": "t::test_c", "driver": "new"}
+    (run / "run.json").write_text(json.dumps(record))
+    old, new = f"xenvbd 0.0.2 {'cd' * 6}", f"xenvbd 0.0.3 {'ab' * 6}"
+    assert [test.build for test in labrun.failed(run)] == [old, new]
+    assert read(run)[0].notes[-1] == f"driver: {old}"
+    assert [report.build for report in examine(run).reports] == [old]
+    assert [report.build for report in examine(run / "tests/test_a-1").reports] == [old]
+
+
 def test_a_record_may_not_lead_out_of_its_run(run: Path):
     assert [test.evidence for test in labrun.failed(run)] == [run / "tests/test_a-1", None]
 

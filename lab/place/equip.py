@@ -20,7 +20,6 @@ from lab.core.errors import PvlabError
 from lab.core.lock import locked
 from lab.drivers.package import DriverPackage
 from lab.guest.driverstore import InstallResult
-from lab.place import pace
 from lab.place.bake import baked_domain
 from lab.place.place import Place
 from lab.place.stage import Stage, StageStore, copy_stage, freeze
@@ -118,7 +117,6 @@ def _make(
                 with place.guest.crash.guard(f"the installation of {package.name}", deadline):
                     result = install(place, package, deadline)
                 place.guest.crash.raise_if_seen(deadline)
-                speed = pace.measure(place.dom0, deadline)
                 log = shlex.quote(template.access.serial_log)
                 serial = place.dom0.run(f"stat -c %s {log}; sync", deadline, check=True)
                 place.disconnect(deadline)
@@ -130,7 +128,6 @@ def _make(
             "domain": asdict(place.domain),
             "serial_bytes": int(serial.stdout),
             "installed": asdict(result),
-            "pace_seconds": speed,
         }
         made = stages.finish(key, folder, kind, facts)
     stages.prune(kind, _newest(stages, kind, KEPT))

@@ -15,9 +15,9 @@ from lab.drivers.package import DriverPackage
 from lab.guest.driverstore import InstallResult
 from lab.images.progress import Silent
 from lab.images.store import BuiltImage, Store
+from lab.place import pace
 from lab.place.bake import Baker, baked_domain
 from lab.place.equip import Install, equipped_or_not
-from lab.place.pace import pace
 from lab.place.place import Access, Place
 from lab.place.stage import Stage, StageStore
 from lab.place.standin import guest_image
@@ -85,13 +85,6 @@ class Template:
         return found
 
     @property
-    def pace(self) -> float:
-        """How many times as long as on the reference machine things take on this one, as far
-        as that was measured; at least 1."""
-        measured = self.stage.facts.get("pace_seconds")
-        return pace(measured, self.accel.name) if isinstance(measured, float) else 1.0
-
-    @property
     def folder(self) -> Path:
         """Where the frozen state is."""
         return self.stage.folder
@@ -130,6 +123,21 @@ class Template:
             installed=self.installed,
             owned=not detached,
         )
+
+    def pace(self, scratch: Path, deadline: Deadline) -> float:
+        """How many times as long as on the reference machine things take on this one; at
+        least 1. It is measured, in a clone that is gone when this returns.
+
+        Args:
+            scratch: an existing, empty folder for the clone.
+            deadline: for all of it.
+
+        Raises:
+            PvlabError: no clone, or its dom0 failed.
+        """
+        with self.clone(scratch, deadline) as place:
+            place.connect(deadline)
+            return pace.pace(pace.measure(place.dom0, deadline), self.accel.name)
 
     def with_driver(
         self, package: DriverPackage, say: Say, install: Install | None = None

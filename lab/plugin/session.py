@@ -52,6 +52,7 @@ class Lab:
         self._equipped: dict[str, Template] = {}
         self._broken: PvlabError | None = None
         self._preparation = 0.0
+        self._pace: float | None = None
         self._misses = 0
         self._clones = 0
 
@@ -141,8 +142,27 @@ class Lab:
 
     @property
     def pace(self) -> float:
-        """How many times as long as on the reference machine tests take on this one."""
-        return max((template.pace for template in self._equipped.values()), default=1.0)
+        """How many times as long as on the reference machine tests take on this one; at least
+        1, and 1 before there was a place to measure it in."""
+        return 1.0 if self._pace is None else self._pace
+
+    def _measure_pace(self, template: Template) -> None:
+        """Once, in a place of its own that is gone before the first test's begins: anew in each
+        session, since a machine is not equally busy every time."""
+        started = time.monotonic()
+        self._pace = 1.0
+        scratch = self.scratch / "pace"
+        scratch.mkdir(parents=True)
+        try:
+            self._pace = template.pace(scratch, self.deadline("boot"))
+        except PvlabError as error:
+            # Whatever it is, the tests will meet it and tell better.
+            self._say(f"how fast this machine is could not be measured: {error}")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            self._preparation += time.monotonic() - started
+        if self._pace > 1.0:
+            self._say(f"tests may take {self._pace:.1f} times as long here as they say")
 
     def clone(self, package: DriverPackage | None = None) -> Place:
         """A place of its own for one test, with a running guest that answers.
@@ -156,6 +176,8 @@ class Lab:
                 ``CLONES_IN_A_ROW`` misses in a row the session is broken.
         """
         template = self.template if package is None else self.with_driver(package)
+        if self._pace is None:
+            self._measure_pace(template)
         self._clones += 1
         scratch = self.scratch / str(self._clones)
         scratch.mkdir(parents=True)

@@ -51,7 +51,6 @@ class World:
         self.failure: PvlabError | None = None
         self.crash = Crash()
         self.dom0 = FakeDom0(stdout="123\n")
-        self.seconds = 3.0
 
     def machine(self, *args: Any) -> FakeMachine:
         self.machines.append(FakeMachine(*args))
@@ -72,7 +71,7 @@ class World:
                 drivers=SimpleNamespace(install=self.install),
                 crash=self.crash,
             ),
-            dom0=FakeDom0(stdout="456\n", seconds=self.seconds),
+            dom0=FakeDom0(stdout="456\n"),
             domain=DOMAIN,
             disconnect=lambda deadline: self.did.append(f"disconnect {machine.alive}"),
             close=lambda: self.did.append("close"),
@@ -132,17 +131,6 @@ def test_driver_is_installed_once(world: World, template: Template, stages: Stag
     assert equip.equip(template, package(), said.append, stages) == first
     assert len(world.machines) == 1
     assert not world.machines[0].alive
-
-
-@pytest.mark.parametrize(("seconds", "pace"), [(3.0, 1.5), (1.0, 1.0)])
-def test_how_fast_the_machine_is_stays_known(
-    world: World, template: Template, stages: StageStore, seconds: float, pace: float
-) -> None:
-    world.seconds = seconds
-    assert template.pace == 1.0
-    assert equip.equip(template, package(), print, stages).pace == pace
-    world.seconds = 100.0
-    assert equip.equip(template, package(), print, stages).pace == pace
 
 
 def test_other_package_other_state(world: World, template: Template, stages: StageStore) -> None:

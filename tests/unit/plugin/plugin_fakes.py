@@ -203,7 +203,8 @@ class Template:
         with self.journal.open("a") as file:
             file.write(line + "\n")
 
-    pace: float = 1.0
+    def pace(self, scratch: Path, deadline: object) -> float:
+        return 1.0
 
     def with_driver(self, package: object, say: object, install: object = None) -> Template:
         return self

@@ -1,9 +1,9 @@
 """What a step of a test costs, so that a test's time is known before it has run.
 
 A figure is what the step takes at most, with as many tests side by side as there are cores.
-Those for emulation were measured with the stand-in guest on two cores of a server processor:
-twice the median of five or more on an idle machine (attach 4 s, detach 1.8 s, install 3.5 s,
-reboot 26 s). Those for KVM are the same ones divided by the factor between both in
+Those for emulation are of the stand-in guest on two cores of a server processor, and chosen so
+that no test of whole runs with two tests side by side took longer than they add up to. Those
+for KVM are the same ones divided by the factor between both in
 ``lab.config.profile.Deadlines``: estimates, which no machine with nested KVM has confirmed.
 """
 
@@ -18,23 +18,23 @@ Steps = Mapping[str, float | Count]
 """Step to how often it is done, or for ``seconds`` how many."""
 
 EMULATED: Mapping[str, float] = {
-    "place": 9.0,
+    "place": 7.0,
     "install": 7.0,
     "attach": 7.0,
-    "detach": 5.0,
+    "detach": 3.5,
     "command": 0.2,
     "dom0": 0.3,
-    "partition": 4.0,
+    "partition": 3.0,
     "format": 3.0,
-    "mib": 1.5,
-    "transfer": 6.0,
-    "driver": 8.0,
-    "reboot": 52.0,
-    "shutdown": 15.0,
-    "save": 40.0,
-    "restore": 30.0,
-    "crash": 30.0,
-    "dump": 130.0,
+    "mib": 0.9,
+    "transfer": 3.0,
+    "driver": 5.0,
+    "reboot": 80.0,
+    "shutdown": 12.0,
+    "save": 18.0,
+    "restore": 22.0,
+    "crash": 18.0,
+    "dump": 30.0,
 }
 """Seconds a step, where the processor is emulated.
 

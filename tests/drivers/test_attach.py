@@ -159,7 +159,7 @@ def test_read_only_disk(installed_driver, attach, backings, guest, lab):
 
 @pytest.mark.smoke
 @pytest.mark.claim("several block devices can be added", ANNOUNCED)
-@pytest.mark.cost(attach=DISKS, dom0=DISKS, command=DISKS)
+@pytest.mark.cost(attach=DISKS, dom0=24, command=32)
 def test_several_disks(installed_driver, disk_on, guest, lab, intensity):
     count = intensity.count(DISKS)
     devices = [
@@ -375,7 +375,7 @@ def test_detach_under_io(installed_driver, disk_on, attach, lab, still_the_same_
 
 
 @pytest.mark.claim("file: does what phy: does", ANNOUNCED)
-@pytest.mark.cost(attach=1, dom0=6, command=8)
+@pytest.mark.cost(attach=1, dom0=12, command=12, mib=4)
 def test_file_instead_of_volume(installed_driver, attach, backings, lab):
     backing = backings.file(16387, lab.deadline("command"))
     device = attach(backing, "/dev/hdc")

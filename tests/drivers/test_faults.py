@@ -78,6 +78,19 @@ def test_failed_writes_are_reported(installed_driver, disk_on, guest, lab, still
 
 
 @pytest.mark.claim("a request that the backend failed is failed for the guest", STATUS)
+@pytest.mark.cost(attach=1, dom0=10, command=6)
+def test_failed_flush_is_reported(installed_driver, disk_on, lab, still_the_same_boot):
+    device = disk_on(sectors=4 * MIB)
+    device.write(0, 512, flush=True).require("writing a disk without a fault")
+    device.backing.refuse_writes(lab.deadline("command"))
+    assert device.flush().errors, "a flush that the disk refused was answered with success"
+    device.backing.heal(lab.deadline("command"))
+    device.write(0, 512, gen=2, flush=True).require("using the disk after it was mended")
+    device.check_in_dom0("it was written after the disk was mended", 0, 512, gen=2)
+    still_the_same_boot()
+
+
+@pytest.mark.claim("a request that the backend failed is failed for the guest", STATUS)
 @pytest.mark.cost(attach=1, dom0=10, command=30, mib=8, seconds=10)
 def test_disk_that_comes_and_goes(installed_driver, disk_on, lab, still_the_same_boot):
     device = disk_on(sectors=4 * MIB)
@@ -297,7 +310,7 @@ def test_clock_that_jumps(installed_driver, disk_on, guest, lab, still_the_same_
 
 
 @pytest.mark.claim("page busy in the backend", HISTORY)
-@pytest.mark.cost(attach=1, dom0=14, command=10, mib=8)
+@pytest.mark.cost(attach=1, dom0=14, command=10, mib=8, seconds=15)
 def test_dom0_short_of_memory(installed_driver, disk_on, place, lab, still_the_same_boot):
     device = disk_on(sectors=4 * MIB)
     # 96 MiB are left: enough for sshd and the toolstack, little for the backend.

@@ -15,14 +15,14 @@ HISTORY = "crashes that the driver's history reports"
 
 MIB = 2048  # in sectors
 NAMES = ("hdd", "sdb", "xvdf", "sde", "xvdg", "xvdh", "sdi")
-ATTEMPTS = Count(60, smoke=1, soak=400, tcg=8)
+ATTEMPTS = Count(60, smoke=1, soak=400, tcg=6)
 
 
 @pytest.mark.slow
 @pytest.mark.race(attempts=ATTEMPTS)
 @pytest.mark.claim("the races that hung the guest on an attach are fixed", ANNOUNCED)
 @pytest.mark.claim("xenvbd race, blue screen", HISTORY)
-@pytest.mark.cost(attach=5, detach=4, dom0=12, command=20, mib=2)
+@pytest.mark.cost(attach=8, detach=7, dom0=24, command=20, mib=2)
 def test_attach_and_detach_at_any_moment(
     installed_driver, disk_on, backings, place, guest, lab, jitter, still_the_same_boot
 ):

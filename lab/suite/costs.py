@@ -1,10 +1,11 @@
 """What a step of a test costs, so that a test's time is known before it has run.
 
 A figure is what the step takes at most, with as many tests side by side as there are cores.
-Those for emulation are of the stand-in guest on two cores of a server processor, and chosen so
-that no test of whole runs with two tests side by side took longer than they add up to. Those
-for KVM are the same ones divided by the factor between both in
-``lab.config.profile.Deadlines``: estimates, which no machine with nested KVM has confirmed.
+Those for emulation are of the stand-in guest on two cores of a server processor whose speed
+changes by half with what its neighbours do: most tests take half of what the figures add up to,
+and none of three whole runs with two tests side by side took more. Those for KVM are the same
+ones divided by the factor between both in ``lab.config.profile.Deadlines``: estimates, which no
+machine with nested KVM has confirmed.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ Steps = Mapping[str, float | Count]
 """Step to how often it is done, or for ``seconds`` how many."""
 
 EMULATED: Mapping[str, float] = {
-    "place": 7.0,
-    "install": 7.0,
-    "attach": 7.0,
-    "detach": 3.5,
-    "command": 0.2,
-    "dom0": 0.3,
-    "partition": 3.0,
-    "format": 3.0,
-    "mib": 0.9,
-    "transfer": 3.0,
-    "driver": 5.0,
-    "reboot": 80.0,
-    "shutdown": 12.0,
-    "save": 18.0,
-    "restore": 22.0,
-    "crash": 18.0,
-    "dump": 30.0,
+    "place": 10.0,
+    "install": 10.0,
+    "attach": 10.0,
+    "detach": 5.0,
+    "command": 0.3,
+    "dom0": 0.5,
+    "partition": 4.5,
+    "format": 4.5,
+    "mib": 1.4,
+    "transfer": 4.5,
+    "driver": 8.0,
+    "reboot": 110.0,
+    "shutdown": 18.0,
+    "save": 27.0,
+    "restore": 33.0,
+    "crash": 27.0,
+    "dump": 45.0,
 }
 """Seconds a step, where the processor is emulated.
 

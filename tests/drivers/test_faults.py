@@ -292,7 +292,7 @@ def test_xenstore_that_is_slow(installed_driver, disk_on, place, lab, still_the_
 
 
 @pytest.mark.claim("Wait timed out", PRINTED)
-@pytest.mark.cost(attach=2, detach=1, dom0=10, command=24, mib=4)
+@pytest.mark.cost(attach=3, detach=2, dom0=10, command=24, mib=4)
 def test_clock_that_jumps(installed_driver, disk_on, guest, lab, still_the_same_boot):
     device = disk_on("/dev/hdc", sectors=4 * MIB)
     job = device.start(0, 1024, threads=4, order="random")

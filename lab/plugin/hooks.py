@@ -194,17 +194,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
             if (workplace := session.config.stash.get(WORKPLACE, None)) is not None:
                 workplace.close()
     from lab.plugin.junit import add_properties
-    from lab.plugin.parallel import interrupt_workers
+    from lab.plugin.parallel import interrupt_workers, status_of
 
+    status = status_of(session.config, exitstatus)
     try:
-        if exitstatus == pytest.ExitCode.INTERRUPTED:
+        if status == pytest.ExitCode.INTERRUPTED:
             interrupt_workers(session.config)
-        run.finish(exitstatus)
+        run.finish(status)
         add_properties(session.config, run.suite_properties())
         return (yield)
     finally:
         run.close()
-        session.exitstatus = run.exit_code(exitstatus)
+        session.exitstatus = run.exit_code(status)
 
 
 def pytest_terminal_summary(

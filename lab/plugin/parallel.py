@@ -213,6 +213,19 @@ def interrupt_workers(config: pytest.Config) -> None:
             os.kill(pid, signal.SIGTERM)
 
 
+def status_of(config: pytest.Config, exit_status: int) -> int:
+    """The status that a session without workers would end with.
+
+    pytest-xdist ends a session in which enough tests failed by an interrupt of its own, so
+    that it looks as if somebody had pressed Ctrl-C.
+    """
+    session = config.pluginmanager.get_plugin("dsession")
+    if exit_status != pytest.ExitCode.INTERRUPTED or session is None:
+        return exit_status
+    most = session.maxfail or 0
+    return pytest.ExitCode.TESTS_FAILED if 0 < most <= session.countfailures else exit_status
+
+
 def _prepare(run: Run, *, driver_wanted: bool) -> None:
     """Prepare the template before any worker wants it: here, somebody sees what happens."""
     try:

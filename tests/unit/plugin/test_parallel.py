@@ -168,6 +168,13 @@ def test_races_and_errata_work_in_workers(parallel, bench):
     assert json.dumps(run.record["errata"]).count("test_known") == 1
 
 
+def test_stopping_at_the_first_failure_is_no_interrupt(parallel):
+    run = parallel("def test_it(installed_driver): assert 0\ndef test_b(): pass", "-x")
+    assert run.code == 1
+    assert run.record["ended_how"] == "finished"
+    assert by_name(run)["test_it"]["outcome"] == "failed"
+
+
 def test_more_workers_than_memory_are_refused_before_anything_starts(monkeypatch, tmp_path):
     note = tmp_path / "gw0.json"
     note.write_text(json.dumps(asdict(Note(pid=1, tests=("a.py::test_x",)))))

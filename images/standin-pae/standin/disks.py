@@ -6,6 +6,7 @@ disk; PV disks get the lowest free number in order of appearance, as Windows num
 PhysicalDrives, and keep it until they go.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -81,6 +82,18 @@ class Disk:
         """Path of a partition's device node."""
         joint = "p" if self.name[-1].isdigit() else ""
         return f"{self.device}{joint}{number}"
+
+    def keep_requests_apart(self):
+        """Have each request reach the driver as it was made.
+
+        Linux joins neighbours that are made at the same time, and when one of them fails, so
+        do all; Windows' class driver does not. Documentation/block/queue-sysfs.rst, nomerges.
+        """
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(self._sys, "queue/nomerges"), "w", encoding="ascii") as file,
+        ):
+            file.write("2")
 
     def read(self, offset, length):
         """Bytes of the disk, past the kernel's cache.

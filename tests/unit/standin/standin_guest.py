@@ -139,6 +139,7 @@ class Guest:
         (folder / "queue").mkdir(parents=True)
         (folder / "size").write_text(f"{sectors}\n")
         (folder / "queue/logical_block_size").write_text("512\n")
+        (folder / "queue/nomerges").write_text("0\n")
         path = self.root / "dev" / name
         with path.open("wb") as file:
             file.truncate(sectors * 512)
@@ -147,8 +148,8 @@ class Guest:
     def unplug(self, name: str) -> None:
         """Take a disk away."""
         folder = self.root / "sys/block" / name
-        for file in (folder / "size", folder / "queue/logical_block_size"):
-            file.unlink()
+        for file in ("size", "queue/logical_block_size", "queue/nomerges"):
+            (folder / file).unlink()
         (folder / "queue").rmdir()
         folder.rmdir()
         for path in (self.root / "dev").glob(name + "*"):

@@ -53,6 +53,12 @@ def test_overlapped_errors_are_told(guest: Guest, disk):
     assert "code=38" in out
 
 
+def test_a_good_neighbour_does_not_fail_with_a_bad_one(guest: Guest, disk):
+    # The kernel would make one request of both.
+    guest.run("diskio write 1 /first:0 /count:8")
+    assert (guest.root / "sys/block/xvdc/queue/nomerges").read_text() == "2"
+
+
 def test_every_wrong_sector_is_named(guest: Guest, disk):
     guest.run(f"diskio write 1 /count:{SIZE}")
     data = bytearray(disk.read_bytes())

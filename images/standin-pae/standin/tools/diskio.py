@@ -349,6 +349,7 @@ def run(ctx):
         ctx.err(f"diskio: disk {number}: this is the system's disk\n")
         return 3
     log = FileOutput(ctx.path(options["log"])) if options["log"] else None
+    disk.keep_requests_apart()
     job = Job(ctx, options, disk.device, log)
     try:
         return _work(ctx, verb, options, disk, job)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
@@ -55,6 +57,26 @@ def run_guarded(command: Callable[[], object]) -> int:
     return code if isinstance(code, int) else int(ExitCode.PASS)
 
 
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """What asks this process to end has it tidy up, as an interrupt does; what it was told to
+    ignore, as ``nohup`` does, it ignores."""
+
+    def end(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = {
+        number: signal.signal(number, end)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def refused_command_line(error: Exception) -> str | None:
     """What click, or the copy of it inside typer, refused about the command line.
 
@@ -67,8 +89,9 @@ def refused_command_line(error: Exception) -> str | None:
 
 
 def say(message: str, *, hint: str = "") -> None:
-    """Print one line for people on stderr."""
-    print(f"pvlab: {message}" + (f" ({hint})" if hint else ""), file=sys.stderr)
+    """Print one line for people on stderr; whole, whichever threads do."""
+    line = f"pvlab: {message}" + (f" ({hint})" if hint else "")
+    print(f"{line}\n", end="", file=sys.stderr)
 
 
 def save_traceback(error: BaseException) -> Path:

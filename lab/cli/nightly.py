@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from lab.cli.errors import terminable
 from lab.cli.mutants import located
 from lab.cli.options import ConfigOption
 from lab.cli.suite import SuiteRequest, driver_suite
@@ -95,7 +95,7 @@ def nightly(
             with tempfile.TemporaryDirectory(prefix="pvlab-") as folder:
                 show_plan(Preparation(matrix, config, Path(folder)).plan(store, seconds))
             return 0
-        with _night_lock(results), _terminable():
+        with _night_lock(results), terminable():
             if resume:
                 left = unfinished(store, results)
                 if not left:
@@ -359,22 +359,6 @@ def _night_lock(results: Path) -> Iterator[None]:
         except OSError as error:
             raise UsageError(f"{results}: cannot be written: {error.strerror}") from None
         yield
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """What asks this process to end has it tidy up, as an interrupt does."""
-
-    def end(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _seconds(budget: str | None) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json as json_module
+import os
 import re
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lab.cli.errors import say
+from lab.cli.errors import say, terminable
 from lab.cli.options import (
     STDOUT,
     AccelOption,
@@ -43,6 +44,8 @@ from lab.scenario.pytest_file import write_test
 from lab.scenario.rate import Rate, rate
 from lab.scenario.repro import Bench, Different, Report, Search, Wanted, read_report, search
 from lab.scenario.text import dumps, outline, plain
+from lab.scenario.workers import Workers
+from lab.suite.balance import available_mib, check_memory, fitting
 
 NOT_REPRODUCED = 1
 """Exit code when the budget ended first; bad input and the lab's failures have their own."""
@@ -87,6 +90,15 @@ def repro(
     profile: ProfileOption = None,
     config: ConfigOption = None,
     accel: AccelOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--workers",
+            min=1,
+            help="Attempts that run side by side, a clone each; as many as fit if left out.",
+        ),
+    ] = None,
     json: JsonFile = None,
 ) -> int:
     """Make a crash report's crash happen again: exit 0 reproduced, 1 not within the budget.
@@ -97,8 +109,10 @@ def repro(
     from lab.scenario.stand import open_stand
 
     seconds = duration(budget)
+    count = _workers(workers)
     console = Console(stderr=json == STDOUT, highlight=False, soft_wrap=True)
     with ExitStack() as stack:
+        stack.enter_context(terminable())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pvlab-")))
         read = read_report(report, scratch)
         for line in read.words:
@@ -110,22 +124,26 @@ def repro(
         if package is None:
             raise UsageError("no driver package to try", hint="name one: --driver PATH")
         stand = stack.enter_context(open_stand(chosen, package, accel=accel, say=say))
+        console.print(f"attempts at the same time: {count}", markup=False)
         ends = time.monotonic() + seconds
 
         def left() -> bool:
             return time.monotonic() < ends
 
-        bench = Bench(stand.attempt, say)
-        found = search(read, bench, left=left, say=say)
         cut: Minimal | None = None
-        if found.found is not None and found.outcome is not None and minimal and left():
-            cut = minimise(
-                found.found.scenario,
-                bench.trial(Wanted.of_outcome(found.outcome)),
-                found.baseline,
-                left=left,
-                say=say,
-            )
+        # Closed before the stand is: what works there has ended by then.
+        with Workers(count) as pool:
+            bench = Bench(stand.attempt, say, pool.in_order)
+            found = search(read, bench, left=left, say=say)
+            if found.found is not None and found.outcome is not None and minimal and left():
+                cut = minimise(
+                    found.found.scenario,
+                    bench.trial(Wanted.of_outcome(found.outcome)),
+                    found.baseline,
+                    left=left,
+                    say=say,
+                    in_order=pool.in_order,
+                )
         _show(console, found, cut)
         folder: Path | None = None
         if found.found is not None and found.outcome is not None:
@@ -141,8 +159,21 @@ def repro(
             _write(folder, scenario, stand.package, found, shown)
             console.print(f"written to {folder}", markup=False)
         if json is not None:
-            _write_json(json, read, found, cut, folder)
+            _write_json(json, read, found, cut, folder, count)
     return int(ExitCode.PASS) if found.found is not None else NOT_REPRODUCED
+
+
+def _workers(asked: int | None) -> int:
+    """How many attempts may be under way.
+
+    Raises:
+        UsageError: more than there is memory for.
+    """
+    free = available_mib()
+    if asked is None:
+        return fitting(free, len(os.sched_getaffinity(0)))
+    check_memory(asked, free)
+    return asked
 
 
 def _title(found: Search) -> str:
@@ -200,7 +231,12 @@ def _write(
 
 
 def _write_json(
-    file: Path, read: Report, found: Search, cut: Minimal | None, folder: Path | None
+    file: Path,
+    read: Report,
+    found: Search,
+    cut: Minimal | None,
+    folder: Path | None,
+    workers: int,
 ) -> None:
     def figures(one: Rate) -> dict[str, Any]:
         return {
@@ -216,6 +252,7 @@ def _write_json(
         "report": read.source,
         "wanted": [signature_json(one) for one in found.wanted.signatures],
         "reproduced": found.found is not None,
+        "workers": workers,
         "attempts": found.attempts,
         "rate": figures(found.rate()),
         "by": found.found.name if found.found else None,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from lab.core import errand
 from lab.core.errors import DeadlineExpired
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ def wait_for(what: str, probe: Callable[[], T], deadline: Deadline, *, interval:
 
     Raises:
         DeadlineExpired: saying what was awaited and what was last seen.
+        Ended: this is part of an errand that was ended (``lab.core.errand``).
     """
     started = Deadline(deadline.remaining)
     pause = interval
@@ -88,5 +90,5 @@ def wait_for(what: str, probe: Callable[[], T], deadline: Deadline, *, interval:
             seen = miss.seen
         if deadline.expired:
             raise DeadlineExpired(what, seen, started.elapsed)
-        time.sleep(min(pause, deadline.remaining))
+        errand.sleep(min(pause, deadline.remaining))
         pause = min(pause * 1.5, 1.0)

@@ -47,8 +47,9 @@ _SHELL_NOT_FOUND = 2150858843
 # (wsmerror.h, ERROR_WSMAN_QUOTA_MAX_SHELLS_PPU in later names); WinRM 2.0 grants five.
 _NO_SHELL_LEFT = 2150859174
 
-# Shells that this process uses, in any guest: what else is there was left behind by another.
-_in_use: set[str] = set()
+# Shells that this process uses, by the port that leads to their guest: what else is there was
+# left behind by another. Clones of one guest may give theirs the same name.
+_in_use: set[tuple[int, str]] = set()
 
 _ENUMERATION = "http://schemas.xmlsoap.org/ws/2004/09/enumeration"
 _SHELLS = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
@@ -290,7 +291,7 @@ class Channel:
             else:
                 break
         self._shell = shell
-        _in_use.add(shell)
+        _in_use.add((self.port, shell))
         return shell
 
     def _end_one_left_over(self, deadline: Deadline) -> bool:
@@ -300,7 +301,7 @@ class Channel:
         """
         listed = self._ask("the list of shells", self._list_shells, deadline, self._open_s)
         for shell in listed:
-            if shell in _in_use:
+            if (self.port, shell) in _in_use:
                 continue
             lost = self._shells_lost
             with contextlib.suppress(ShellGone):  # it ended by itself
@@ -467,7 +468,7 @@ class Channel:
             self._pending.popleft()
 
     def _forget_shell(self) -> None:
-        _in_use.discard(self._shell or "")
+        _in_use.discard((self.port, self._shell or ""))
         self._shell = None
         self._pending.clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pexpect.socket_pexpect import SocketSpawn
 
+from lab.core import errand
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import DeadlineExpired, LabBroken
 from lab.images.boot import Hardware
@@ -185,8 +187,9 @@ def escaped(value: Path | str) -> str:
 class Machine:
     """A running QEMU process, supervised.
 
-    Use as a context manager; the process dies with this one (PR_SET_PDEATHSIG), unless it
-    was started ``detached``.
+    Use as a context manager; the process dies with the thread that started it
+    (PR_SET_PDEATHSIG) and is killed when that thread's errand is ended, unless it was started
+    ``detached``.
 
     Args:
         spec: what to start.
@@ -206,6 +209,7 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: Monitor | None = None
         self._stopping = threading.Lock()
+        self._forget: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Machine:
         return self
@@ -300,6 +304,8 @@ class Machine:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+            # There is nothing left that could be killed.
+            self._forget()
 
     def release(self) -> None:
         """Forget the process without ending it (a detached machine)."""
@@ -457,6 +463,7 @@ class Machine:
         self._call("migrate-set-capabilities", {"capabilities": [capability]}, deadline=deadline)
 
     def _spawn(self, *, incoming: bool, deadline: Deadline) -> None:
+        errand.check()
         ours, theirs = socket.socketpair()
         words = [
             *self.spec.emulator.argv,
@@ -487,6 +494,9 @@ class Machine:
             theirs.close()
         self._monitor = Monitor(ours, self.spec.name)
         try:
+            if not self._detached:
+                self._forget = errand.at_end(functools.partial(_kill, self._process))
+                errand.check()
             self._monitor.connect(deadline)
             self.ports = self._find_ports(deadline)
         except LabBroken as error:
@@ -540,6 +550,14 @@ class Console(_TextSpawn):
         """See ``pexpect.socket_pexpect.SocketSpawn``."""
         data: str | bytes = super().read_nonblocking(size, timeout)
         return self._text.decode(data) if isinstance(data, bytes) else data
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads its session, and what it has started for its state."""
+    # Its number is its own as long as nobody was told of its end.
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def started_at(pid: int) -> str:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
 from lab.core.deadline import Deadline, NotYet, wait_for
 from lab.core.errors import LabBroken
@@ -42,7 +42,6 @@ class Monitor:
         self._socket = sock
         self._runner = asyncio.Runner()
         self._client = QMPClient(name)
-        self._open = False
         self._guest_resets = 0
 
     def connect(self, deadline: Deadline) -> None:
@@ -51,8 +50,15 @@ class Monitor:
         Raises:
             LabBroken: QEMU did not answer in time, or closed the connection.
         """
-        self._run(self._client.connect(self._socket), "greeting", deadline)
-        self._open = True
+
+        async def greet() -> None:
+            try:
+                await self._client.connect(self._socket)
+            except AssertionError as error:
+                # It asserts that nobody has hung up between the last answer and its return.
+                raise EOFError from error
+
+        self._run(greet(), "greeting", deadline)
 
     def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, *, deadline: Deadline
@@ -123,8 +129,7 @@ class Monitor:
 
     def close(self) -> None:
         """Let go of the monitor; never raises."""
-        if self._open:
-            self._open = False
+        if self._client.runstate is not Runstate.IDLE:
             with contextlib.suppress(QMPError, OSError, asyncio.TimeoutError, EOFError):
                 self._runner.run(asyncio.wait_for(self._client.disconnect(), 5))
         self._runner.close()

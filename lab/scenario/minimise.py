@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -34,6 +35,7 @@ from lab.scenario.model import (
     Wait,
 )
 from lab.scenario.sense import explained, repaired, unexplained
+from lab.scenario.workers import InOrder, one_by_one
 from lab.suite.sequential import CONFIDENCE, Answer, Tally, answer
 
 T = TypeVar("T")
@@ -63,7 +65,7 @@ class Seen(enum.Enum):
 
 
 Trial = Callable[[Scenario], Seen]
-"""Runs a scenario once."""
+"""Runs a scenario once; called in several threads when several runs may be under way."""
 
 
 class OutOfBudget(Exception):
@@ -80,7 +82,7 @@ class Minimal:
         validated: whether they show, at the stated confidence, that it fails as the whole did.
             What is not showed the crash twice at least, and the budget ended the rest.
         finished: whether every cut was tried before the budget was used up.
-        runs: all that were made.
+        runs: all that were looked at.
         tried: different scenarios among them.
     """
 
@@ -109,6 +111,7 @@ class _Search:
     confidence: float
     left: Callable[[], bool]
     say: Callable[[str], None]
+    in_order: InOrder
     best: Scenario
     kept: list[Scenario] = field(default_factory=list)
     known: dict[tuple[AnyStep, ...], bool] = field(default_factory=dict)
@@ -129,27 +132,40 @@ class _Search:
                 self.say(f"{len(self.known)} tried, {self.runs} runs: {_size(fixed)} steps left")
         return self.known[fixed]
 
-    def run(self, scenario: Scenario) -> Seen:
-        """Run once, if there is time.
+    def runs_of(self, scenario: Scenario) -> Generator[Seen, None, None]:
+        """What runs of a scenario show, one after the other: as many as a decision may take.
 
         Raises:
-            OutOfBudget: there is none.
+            OutOfBudget: there is no time for another one; all that were begun have been seen.
         """
-        if not self.left():
+        in_time = True
+
+        def again() -> Iterator[Scenario]:
+            nonlocal in_time
+            for _ in range(ATTEMPTS):
+                if not self.left():
+                    in_time = False
+                    return
+                yield scenario
+
+        with closing(self.in_order(self.trial, again())) as shown:
+            for seen in shown:
+                self.runs += 1
+                yield seen
+        if not in_time:
             raise OutOfBudget
-        self.runs += 1
-        return self.trial(scenario)
 
     def _decide(self, scenario: Scenario) -> bool:
         tally = Tally()
-        for _ in range(ATTEMPTS):
-            tally = tally.plus(self.run(scenario) is Seen.SAME)
-            said = answer(tally, self.rate * WORSE, self.confidence)
-            if said is Answer.WITHIN:
-                return False
-            if said is Answer.ABOVE or tally.failures >= HITS:
-                self.tallies[scenario.steps] = tally
-                return True
+        with closing(self.runs_of(scenario)) as runs:
+            for seen in runs:
+                tally = tally.plus(seen is Seen.SAME)
+                said = answer(tally, self.rate * WORSE, self.confidence)
+                if said is Answer.WITHIN:
+                    return False
+                if said is Answer.ABOVE or tally.failures >= HITS:
+                    self.tallies[scenario.steps] = tally
+                    return True
         return False
 
     def reject(self, whole: Scenario) -> None:
@@ -161,13 +177,14 @@ class _Search:
         """The runs that show that a scenario fails often enough; None when it does not."""
         tally = Tally()
         limit = self.rate * KEPT
-        for _ in range(ATTEMPTS):
-            tally = tally.plus(self.run(scenario) is Seen.SAME)
-            said = answer(tally, limit, self.confidence)
-            if said is Answer.ABOVE:
-                return tally
-            if said is Answer.WITHIN:
-                return None
+        with closing(self.runs_of(scenario)) as runs:
+            for seen in runs:
+                tally = tally.plus(seen is Seen.SAME)
+                said = answer(tally, limit, self.confidence)
+                if said is Answer.ABOVE:
+                    return tally
+                if said is Answer.WITHIN:
+                    return None
         return None
 
 
@@ -179,6 +196,7 @@ def minimise(
     confidence: float = CONFIDENCE,
     left: Callable[[], bool] = lambda: True,
     say: Callable[[str], None] = lambda _: None,
+    in_order: InOrder = one_by_one,
 ) -> Minimal:
     """Cut a scenario down to what its crash needs.
 
@@ -189,6 +207,7 @@ def minimise(
         confidence: of each cut that is given up, and of the result.
         left: whether there is time for another run.
         say: told in lines how far it is.
+        in_order: how runs of one scenario follow each other; several may be under way.
 
     Raises:
         ValueError: the baseline has no failure.
@@ -196,7 +215,7 @@ def minimise(
     if not baseline.failures:
         raise ValueError("the scenario never showed the crash")
     rate = baseline.failures / baseline.attempts
-    search = _Search(trial, rate, confidence, left, say, scenario)
+    search = _Search(trial, rate, confidence, left, say, in_order, scenario)
     if not any(unexplained(scenario.steps)):
         # Then no cut may blame the driver for data that the cut took away.
         search.sense = explained

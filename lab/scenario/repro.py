@@ -11,10 +11,13 @@ import itertools
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.core import errand
 from lab.core.errors import Blame, LabBroken, UsageError
 from lab.crash import reader
 from lab.crash.facts import CrashFact
@@ -30,6 +33,7 @@ from lab.scenario.model import Scenario
 from lab.scenario.outcome import End, Outcome
 from lab.scenario.rate import Rate, rate
 from lab.scenario.triggers import SIGN, Suspicion, suspect
+from lab.scenario.workers import InOrder, one_by_one
 from lab.suite.sequential import CONFIDENCE, Tally
 
 SAME = 0.8
@@ -319,7 +323,7 @@ class Search:
         outcome: of the run that showed it.
         match: how near that is.
         tally: runs of the found one after the first.
-        attempts: runs until it was found, or all of them.
+        attempts: runs that were looked at until it was found, or all of them.
         different: other failures of the driver, the nearest first.
     """
 
@@ -359,28 +363,44 @@ class Bench:
     Args:
         attempt: runs a scenario once.
         say: told in lines what happens.
+        in_order: how attempts follow each other; several may be under way.
     """
 
-    def __init__(self, attempt: Attempt, say: Say = lambda _: None) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        say: Say = lambda _: None,
+        in_order: InOrder = one_by_one,
+    ) -> None:
         self._attempt = attempt
         self._say = say
-        self._failures = 0
+        self._in_order = in_order
 
     def run(self, scenario: Scenario) -> Outcome:
-        """An outcome that says something of the driver.
+        """An outcome that says something of the driver; may be asked for in several threads.
+
+        An attempt that the lab failed in is made again in its place, so failures in a row are
+        those of one scenario, whatever else is under way.
 
         Raises:
             LabBroken: the lab failed ``LAB_FAILURES`` times in a row.
         """
-        while True:
+        for _ in range(LAB_FAILURES):
             outcome = self._attempt(scenario)
+            # Of an attempt that was ended, the machine was killed.
+            errand.check()
             if outcome.end is not End.LAB:
-                self._failures = 0
                 return outcome
-            self._failures += 1
             self._say(f"the lab failed: {outcome.reason}")
-            if self._failures >= LAB_FAILURES:
-                raise LabBroken(f"the lab failed {self._failures} times in a row: {outcome.reason}")
+        raise LabBroken(f"the lab failed {LAB_FAILURES} times in a row: {outcome.reason}")
+
+    def outcomes(self, scenarios: Iterable[Scenario]) -> Generator[Outcome, None, None]:
+        """An outcome of each scenario, in their order; see ``InOrder``.
+
+        Raises:
+            LabBroken: as ``run``, in its turn.
+        """
+        return self._in_order(self.run, scenarios)
 
     def trial(self, wanted: Wanted) -> Callable[[Scenario], Seen]:
         """For ``minimise``: what a run shows of a failure."""
@@ -408,27 +428,34 @@ def search(
         LabBroken: the lab failed again and again.
     """
     result = Search(Wanted.of_report(report))
-    for candidate in candidates(report):
-        if result.attempts and not left():
-            break
-        outcome = bench.run(candidate.scenario)
-        result.attempts += 1
-        match = result.wanted.compare(outcome)
-        say(f"[{result.attempts}] {candidate.name}: {outcome.line}")
-        if match.seen is Seen.SAME:
-            result.found, result.outcome, result.match = candidate, outcome, match
-            break
-        if match.seen is Seen.OTHER:
-            result.different.append(Different(candidate, outcome, match))
+    begun: deque[Candidate] = deque()
+
+    def scenarios() -> Iterator[Scenario]:
+        for number, candidate in enumerate(candidates(report)):
+            if number and not left():
+                return
+            begun.append(candidate)
+            yield candidate.scenario
+
+    with closing(bench.outcomes(scenarios())) as outcomes:
+        for outcome in outcomes:
+            candidate = begun.popleft()
+            result.attempts += 1
+            match = result.wanted.compare(outcome)
+            say(f"[{result.attempts}] {candidate.name}: {outcome.line}")
+            if match.seen is Seen.SAME:
+                result.found, result.outcome, result.match = candidate, outcome, match
+                break
+            if match.seen is Seen.OTHER:
+                result.different.append(Different(candidate, outcome, match))
     result.different.sort(key=lambda one: -one.match.score)
     if result.found is None or result.outcome is None:
         return result
     shown = Wanted.of_outcome(result.outcome)
-    for number in range(confirm):
-        if not left():
-            break
-        outcome = bench.run(result.found.scenario)
-        same = shown.compare(outcome).seen is Seen.SAME
-        result.tally = result.tally.plus(same)
-        say(f"again {number + 1} of {confirm}: {outcome.line}")
+    again = itertools.repeat(result.found.scenario, confirm)
+    with closing(bench.outcomes(itertools.takewhile(lambda _: left(), again))) as outcomes:
+        for number, outcome in enumerate(outcomes, 1):
+            same = shown.compare(outcome).seen is Seen.SAME
+            result.tally = result.tally.plus(same)
+            say(f"again {number} of {confirm}: {outcome.line}")
     return result

@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Stand:
-    """Runs scenarios of one driver.
+    """Runs scenarios of one driver; several at the same time, if asked in several threads.
 
     Attributes:
         template: the warm state, with the driver in it if that could be done once for all.
@@ -50,6 +50,7 @@ class Stand:
         Raises:
             UsageError: the scenario makes no sense.
             LabBroken: no clone of the warm state could be started.
+            Ended: this is an errand that was ended; its machine is gone.
         """
         folder = self.scratch / str(next(self._count))
         folder.mkdir()

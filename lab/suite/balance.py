@@ -41,6 +41,18 @@ def spread(items: Sequence[T], seconds: Callable[[T], float], workers: int) -> l
     return [item for pair in pairs for item in pair] + rest
 
 
+def fitting(available_mib: int, processors: int) -> int:
+    """How many workers a machine is good for: one for each processor, as far as memory goes.
+
+    Args:
+        available_mib: free memory, in MiB; 0 when the system does not tell.
+        processors: that this process may use; a clone has one.
+    """
+    if available_mib:
+        processors = min(processors, available_mib // (CLONE_MIB + WORKER_MIB))
+    return max(1, processors)
+
+
 def check_memory(workers: int, available_mib: int) -> None:
     """Refuse more workers than fit into memory: a machine that swaps fails tests at random.
 

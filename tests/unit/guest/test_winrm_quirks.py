@@ -135,6 +135,19 @@ def test_no_shell_is_left_for_anybody(connect: Connect) -> None:
     assert first.run("echo fine", Deadline(10)).ok
 
 
+def test_shell_is_not_taken_for_its_namesake_in_a_clone(connect: Connect) -> None:
+    first = connect()
+    quirk(first, "MaxShells", 1)
+    # Clones of one guest may draw the same name; the other one is closed.
+    twin = Channel("127.0.0.1", first.port + 1, "Administrator", "secret", name="clone")
+    twin._shell = first._shell
+    twin._forget_shell()
+    with pytest.raises(NoShellLeft):
+        connect().run("echo", Deadline(10))
+    assert first.run("echo mine", Deadline(10)).ok
+    assert first.shells_lost == 0
+
+
 # -- code page 65001 -----------------------------------------------------------------------
 
 

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.core.deadline import Deadline, NotYet, wait_for
+from lab.core.errand import Ended, Errand
 from lab.core.errors import DeadlineExpired, LabBroken
 from lab.core.paths import repo_root
 from lab.images.boot import Hardware
@@ -342,6 +344,98 @@ def test_dies_with_its_parent(tmp_path: Path, scratch: Path):
         finally:
             parent.kill()
     wait_gone(pid)
+
+
+# -- part of an errand --------------------------------------------------------------------
+
+
+def test_errand_that_is_ended_kills_its_machine(make_machine: MachineMaker):
+    errand = Errand()
+    machine = make_machine(stubborn=True, silent=["quit"])
+    errand.run(lambda: machine.start(soon()))
+    pid = machine.pid
+    errand.end()
+    wait_gone(pid)
+    assert "signal SIGKILL" in machine.why_dead()
+
+
+@pytest.mark.parametrize(
+    ("orders", "last"),
+    [
+        ({"mute": True}, ""),
+        ({"late": 10**6}, "human-monitor-command"),
+        ({"silent": ["cont"]}, "cont"),
+    ],
+)
+def test_machine_is_killed_while_it_starts(
+    make_machine: MachineMaker, scratch: Path, orders: dict[str, Any], last: str
+):
+    errand = Errand()
+    state = scratch / "state"
+    state.write_bytes(b"fake state\n")
+    machine = make_machine(**orders)
+
+    def so_far() -> None:
+        # Written by the fake when it runs.
+        if not (scratch / ("calls.jsonl" if last else "argv.json")).exists():
+            raise NotYet("no process")
+        if last and last not in calls(scratch):
+            raise NotYet(f"no {last}")
+
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(errand.run, lambda: machine.start_from(state, Deadline(3600)))
+        wait_for("the start", so_far, soon(), interval=0.01)
+        errand.end()
+        error = starting.exception(30)
+    assert isinstance(error, Ended | LabBroken)
+    assert "signal SIGKILL" in machine.why_dead()
+
+
+def test_errand_that_was_ended_starts_no_machine(make_machine: MachineMaker, scratch: Path):
+    errand = Errand()
+
+    def late() -> None:
+        errand.end()
+        make_machine().start(soon())
+
+    with pytest.raises(Ended):
+        errand.run(late)
+    assert not (scratch / "qemu.log").exists()
+
+
+def test_errand_that_is_ended_meanwhile_leaves_no_machine(
+    make_machine: MachineMaker, monkeypatch: pytest.MonkeyPatch
+):
+    """Ended between the start of the process and the moment it is known of."""
+    errand, real = Errand(), subprocess.Popen
+    machine = make_machine(stubborn=True)
+
+    def started(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        process = real(*args, **kwargs)
+        errand.end()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    with pytest.raises(Ended):
+        errand.run(lambda: machine.start(soon()))
+    assert "signal SIGKILL" in machine.why_dead()
+
+
+def test_errand_forgets_a_machine_that_was_stopped(make_machine: MachineMaker):
+    errand = Errand()
+    machine = make_machine()
+    errand.run(lambda: machine.start(soon()))
+    machine.stop()
+    errand.end()
+    assert machine.why_dead().endswith("ended with status 0")
+
+
+def test_detached_machine_outlives_the_errand(make_machine: MachineMaker):
+    errand = Errand()
+    machine = make_machine(detached=True)
+    errand.run(lambda: machine.start(soon()))
+    errand.end()
+    assert machine.alive
 
 
 # -- state ------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from lab.scenario.model import (
     Wait,
     walk,
 )
+from lab.scenario.workers import Workers
 from lab.suite.sequential import Tally
 
 ALWAYS = Tally(5, 5)
@@ -196,6 +197,44 @@ def test_the_budget_ends_it():
     found = minimise(NOISY, oracle, ALWAYS, left=lambda: next(runs, None) is not None)
     assert oracle.runs == 12
     assert not found.finished
+    assert detach_under_io(found.scenario)
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        detach_under_io,
+        lambda scenario: True,
+        lambda scenario: scenario == NOISY,
+        lambda scenario: sum(isinstance(step, Detach) for step in flat(scenario.steps)) >= 20,
+    ],
+)
+def test_any_number_of_workers_finds_the_same(fails):
+    found = []
+    for count in (1, 4):
+        lines = []
+        with Workers(count) as workers:
+            minimal = minimise(
+                NOISY, Oracle(fails), ALWAYS, say=lines.append, in_order=workers.in_order
+            )
+        found.append((minimal, lines))
+    # The figures too: runs that nobody looked at are not among them.
+    assert found[0] == found[1]
+
+
+def test_workers_that_run_out_of_budget_look_at_what_they_began():
+    oracle = Oracle(detach_under_io)
+    begun = iter(range(50))
+    with Workers(4) as workers:
+        found = minimise(
+            NOISY,
+            oracle,
+            SOMETIMES,
+            left=lambda: next(begun, None) is not None,
+            in_order=workers.in_order,
+        )
+    assert not found.finished
+    assert 0 < found.runs <= oracle.runs <= 50
     assert detach_under_io(found.scenario)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import itertools
 import random
+import threading
 import zipfile
+from contextlib import closing
 
 import pytest
 
+from lab.core.deadline import Deadline, NotYet, wait_for
+from lab.core.errand import Ended
 from lab.core.errors import Blame, LabBroken, UsageError
 from lab.crash.facts import CrashFact, Frame
 from lab.scenario.bundle import write_bundle
@@ -29,6 +33,7 @@ from lab.scenario.pytest_file import attempts_for, cost, write_test
 from lab.scenario.rate import rate
 from lab.scenario.repro import Bench, Wanted, candidates, read_report, search
 from lab.scenario.text import dumps
+from lab.scenario.workers import Workers
 from lab.suite.sequential import Tally
 
 MAIL = """\
@@ -238,6 +243,128 @@ def test_the_lab_s_failures_do_not_count(panic_report):
     assert found.attempts == 10
     with pytest.raises(LabBroken, match="3 times in a row: QEMU died"):
         search(panic_report, Bench(lambda _: LAB), left=lambda: True)
+
+
+def by_steps(scenario):
+    """What a driver does that is the same each time: it crashes, in one way or another."""
+    if "reboot" in ops(scenario):
+        return crash(OTHER)
+    return dies_of_detach(scenario) if len(ops(scenario)) > 6 else PASSED
+
+
+@pytest.mark.parametrize(
+    ("driver", "enough"), [(by_steps, None), (dies_of_detach, None), (lambda _: PASSED, 30)]
+)
+def test_any_number_of_workers_finds_the_same(panic_report, driver, enough):
+    found = []
+    for count in (1, 4):
+        lines, left = [], budget(enough) if enough else lambda: True
+        with Workers(count) as workers:
+            bench = Bench(driver, in_order=workers.in_order)
+            result = search(panic_report, bench, left=left, say=lines.append)
+        found.append((lines, result))
+    assert found[0] == found[1]
+
+
+def test_what_was_not_looked_at_counts_nowhere(panic_report):
+    """Far more is run than is needed, and a later hit is there long before the first."""
+    later = threading.Event()
+    lock = threading.Lock()
+    begun = itertools.count(1)
+
+    def attempt(scenario):
+        with lock:
+            number = next(begun)
+        if number == 1:
+            assert later.wait(60)
+        elif number == 4:
+            later.set()
+        return crash()
+
+    with Workers(4) as workers:
+        bench = Bench(attempt, in_order=workers.in_order)
+        found = search(panic_report, bench, left=lambda: True, confirm=5)
+    assert found.attempts == 1
+    assert found.found == next(candidates(panic_report))
+    assert found.tally == Tally(5, 5)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_budget_is_asked_before_each_attempt(panic_report, count):
+    asked, made = [], []
+
+    def left():
+        asked.append(len(made))
+        return len(asked) <= 20
+
+    with Workers(count) as workers:
+        bench = Bench(lambda one: made.append(one) or PASSED, in_order=workers.in_order)
+        found = search(panic_report, bench, left=left)
+    # The first is made in any case, and all that were begun were looked at.
+    assert len(made) == 21
+    assert len(asked) == 21
+    assert found.attempts == 21
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_an_attempt_that_the_lab_failed_in_is_made_again_in_its_place(panic_report, count):
+    """Each scenario twice in vain, whatever runs beside it."""
+    tries: dict[Scenario, int] = {}
+    lock = threading.Lock()
+
+    def attempt(scenario):
+        with lock:
+            tries[scenario] = tries.get(scenario, 0) + 1
+            return LAB if tries[scenario] % 3 else dies_of_detach(scenario)
+
+    lines = []
+    with Workers(count) as workers:
+        bench = Bench(attempt, lines.append, workers.in_order)
+        scenarios = [one.scenario for one in itertools.islice(candidates(panic_report), 12)]
+        scenarios = list(dict.fromkeys(scenarios))
+        assert list(bench.outcomes(scenarios)) == [dies_of_detach(one) for one in scenarios]
+    assert lines == ["the lab failed: QEMU died"] * 2 * len(scenarios)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_lab_that_fails_again_and_again_is_told_in_its_turn(panic_report, count):
+    bad = list(itertools.islice(candidates(panic_report), 40))[-1].scenario
+
+    def attempt(scenario):
+        return LAB if scenario == bad else PASSED
+
+    with Workers(count) as workers:
+        bench = Bench(attempt, in_order=workers.in_order)
+        outcomes = bench.outcomes([BUSY, BUSY, bad, BUSY])
+        assert [next(outcomes), next(outcomes)] == [PASSED, PASSED]
+        with pytest.raises(LabBroken, match="3 times in a row: QEMU died"):
+            next(outcomes)
+
+
+def test_an_attempt_that_was_ended_is_no_failure_of_the_lab():
+    """Its machine was killed, and the lab would be blamed for that."""
+    lines, going = [], threading.Barrier(3)
+
+    def attempt(scenario):
+        if scenario == BUSY:
+            going.wait(60)
+            return PASSED
+        going.wait(60)
+        try:
+            wait_for("what never comes", never, Deadline(3600), interval=3600)
+        except Ended:
+            return LAB
+
+    never_ends = BUSY.with_seed(9)
+    with Workers(3) as workers:
+        bench = Bench(attempt, lines.append, workers.in_order)
+        with closing(bench.outcomes([BUSY, never_ends, never_ends])) as outcomes:
+            assert next(outcomes) == PASSED
+    assert lines == []
+
+
+def never():
+    raise NotYet("nothing")
 
 
 def test_failures_without_a_crash_are_told_apart_by_their_end_and_step():

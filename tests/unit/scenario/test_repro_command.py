@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
 import typer
 
 import lab.scenario.stand
+from lab.cli import repro as module
 from lab.cli.errors import run_guarded
 from lab.cli.repro import duration, repro
+from lab.core.deadline import Deadline, NotYet, wait_for
+from lab.core.errand import Ended
 from lab.core.errors import Blame, UsageError
 from lab.crash.facts import CrashFact, Frame
 from lab.scenario.bundle import load_any, write_bundle
@@ -142,6 +148,82 @@ def test_a_broken_lab_is_exit_3(driver, report, capsys):
     driver.attempt = lambda scenario: Outcome(End.LAB, Blame.LAB, "QEMU died")
     assert pvlab(report, "--driver", "d") == 3
     assert "3 times in a row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_workers(driver, report, tmp_path, count):
+    attempt, threads = driver.attempt, set()
+
+    def noted(scenario):
+        threads.add(threading.current_thread())
+        return attempt(scenario)
+
+    driver.attempt = noted
+    result = tmp_path / "r.json"
+    assert pvlab(report, "--driver", "d", "-o", tmp_path / "o", "-n", count, "--json", result) == 0
+    document = json.loads(result.read_text())
+    assert document["workers"] == count
+    assert (document["attempts"], document["rate"]["attempts"]) == (1, 10)
+    assert [list(step) for step in document["minimal"]["steps"]] == [["attach"], ["detach"]]
+    # One works as if there were none.
+    assert (threads == {threading.main_thread()}) is (count == 1)
+
+
+def test_as_many_workers_as_fit(driver, report, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "available_mib", lambda: 2000)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: set(range(8)))
+    driver.crashes = lambda scenario: False
+    assert pvlab(report, "--driver", "d", "--budget", "0.05s", "--json", "-") == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["workers"] == 3
+    assert "attempts at the same time: 3" in captured.err
+    assert pvlab(report, "--driver", "d", "-n", 4) == 2
+    assert pvlab(report, "--driver", "d", "-n", 0) == 2
+    assert "-n 3 fits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_all_attempts(driver, report, capsys, count, number):
+    begun, ended = threading.Semaphore(0), []
+    lock = threading.Lock()
+
+    def attempt(scenario):
+        begun.release()
+        try:
+            wait_for("what never comes", never, Deadline(3600), interval=0.01)
+        except BaseException as error:
+            with lock:
+                ended.append(type(error))
+            raise
+
+    def kill():
+        for _ in range(count):
+            assert begun.acquire(timeout=60)
+        os.kill(os.getpid(), number)
+
+    driver.attempt = attempt
+    # As in a program that nobody told to ignore them.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        assert pvlab(report, "--driver", "d", "-n", count) == 130
+    finally:
+        killer.join(60)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert ended == ([KeyboardInterrupt] if count == 1 else [Ended] * count)
+    assert not [one for one in threading.enumerate() if one.name == "attempt"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert "interrupted" in capsys.readouterr().err
+
+
+def never():
+    raise NotYet("nothing")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import scenario_fakes
 from scenario_fakes import DONE, PANIC, REFUSED, WRONG
 
+from lab.core.errand import Ended, Errand
 from lab.core.errors import (
     Blame,
     DeadlineExpired,
@@ -295,3 +296,28 @@ def test_disks_of_one_size_keep_their_numbers_over_a_restore(place, play):
     )
     assert outcome.end is End.PASSED, outcome
     assert place.calls[-2:] == ["exercise 2 0 1024 gens=1", "exercise 1 0 1024 gens=1"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["pause: {}", "wait: 3600"],
+        ["pause: {}", "repeat: {times: 2, steps: [wait: 3600]}"],
+        ["together: {lanes: [[pause: {}, wait: 3600], [wait: 3600, destroy: {}]]}"],
+        ["wait: {seconds: 3600, may_fail: true}"],
+    ],
+)
+def test_one_that_is_ended_has_no_outcome(place, play, monkeypatch, steps):
+    """Nobody is blamed, and nothing is looked into: its machine is gone."""
+    errand = Errand()
+    rest = module.rest
+
+    def ended_in_it(what, seconds):
+        errand.end()
+        rest(what, seconds)
+
+    monkeypatch.setattr(module, "rest", ended_in_it)
+    monkeypatch.setattr(module, "outcome_of", lambda *args, **how: pytest.fail("looked into"))
+    with pytest.raises(Ended):
+        errand.run(lambda: play(steps))
+    assert "destroy" not in " ".join(place.calls)

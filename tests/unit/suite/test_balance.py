@@ -5,7 +5,7 @@ import random
 import pytest
 
 from lab.core.errors import UsageError
-from lab.suite.balance import available_mib, check_memory, spread
+from lab.suite.balance import available_mib, check_memory, fitting, spread
 
 
 def makespan(seconds, workers):
@@ -50,6 +50,15 @@ def test_more_workers_than_memory_are_refused_with_what_fits():
     with pytest.raises(UsageError) as refused:
         check_memory(8, 4096)
     assert refused.value.hint == "-n 6 fits"
+
+
+@pytest.mark.parametrize(
+    ("mib", "processors", "workers"),
+    [(65536, 8, 8), (65536, 1, 1), (4096, 8, 6), (100, 8, 1), (0, 8, 8)],
+)
+def test_a_machine_is_good_for_a_worker_a_processor_with_its_memory(mib, processors, workers):
+    assert fitting(mib, processors) == workers
+    check_memory(workers, max(mib, 640) if mib else 0)
 
 
 def test_available_memory_is_the_kernel_s_estimate(tmp_path):

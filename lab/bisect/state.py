@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.bisect.search import Answer, Found, Search
-from lab.core.atomic import atomic_write
+from lab.core.atomic import save
 from lab.core.errors import UsageError
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -131,8 +131,4 @@ def write_state(state: State, file: Path) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, state.model_dump_json(indent=2).encode() + b"\n")
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be written: {error.strerror}") from None
+    save(file, state.model_dump_json(indent=2).encode() + b"\n")

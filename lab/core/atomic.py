@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from lab.core.errors import UsageError
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
@@ -43,3 +45,16 @@ def atomic_write(path: Path, data: bytes) -> None:
     """
     with atomic_file(path) as stream:
         stream.write(data)
+
+
+def save(path: Path, data: bytes) -> None:
+    """``atomic_write`` of what people get or may go on with, in a folder that is made for it.
+
+    Raises:
+        UsageError: it cannot be written; ``path`` is then as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, data)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None

@@ -140,13 +140,7 @@ def driver_build(path: Path) -> str | None:
 
 
 def _failed(test: Mapping[str, Any], evidence: Path | None, record: Path) -> Failed:
-    build = test["_build"]
-    return Failed(
-        id=str(test.get("id", "")),
-        evidence=evidence,
-        fact=_fact(test, record),
-        build=build if isinstance(build, str) else None,
-    )
+    return Failed(str(test.get("id", "")), evidence, _fact(test, record), test["_build"])
 
 
 def _build(data: Mapping[str, Any], which: str = "driver") -> str | None:

@@ -209,9 +209,7 @@ class _Reading:
             return
         for test in failed:
             with self._test() as report:
-                report.build = test.build
-                if test.fact is not None:
-                    self._add([test.fact], name)
+                self._tell(report, test, name)
                 if test.evidence is not None and test.evidence.is_dir():
                     inside = test.evidence.relative_to(folder).as_posix()
                     self._evidence(test.evidence, f"{label}/{inside}" if label else inside)
@@ -230,8 +228,12 @@ class _Reading:
         """What the record of its run says of one test's evidence."""
         test = labrun.of_test(evidence)
         if test is not None:
-            report.build = test.build
-            self._add([test.fact] if test.fact is not None else [], None)
+            self._tell(report, test, None)
+
+    def _tell(self, report: Report, test: labrun.Failed, label: str | None) -> None:
+        report.build = test.build
+        if test.fact is not None:
+            self._add([test.fact], label)
 
     def _evidence(self, folder: Path, label: str) -> None:
         """One test's evidence: logs and cores, and no prose."""

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lab.core.atomic import atomic_write
-from lab.core.errors import Blame, ExitCode, PvlabError, UsageError
+from lab.core.atomic import save
+from lab.core.errors import Blame, ExitCode, PvlabError
 from lab.mutants.catalogue import Mutant
 from lab.results.record import RunRecord, Status, TestRecord, Verdict
 from lab.suite.intensity import Level
@@ -154,11 +154,7 @@ def write_document(document: MutantsDocument, file: Path) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, document.model_dump_json(indent=2).encode() + b"\n")
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be written: {error.strerror}") from None
+    save(file, document.model_dump_json(indent=2).encode() + b"\n")
 
 
 def reusable(

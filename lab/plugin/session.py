@@ -7,9 +7,10 @@ every later test is skipped with that one cause.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,15 @@ class Lab:
         seconds, self._preparation = self._preparation, 0.0
         return seconds
 
+    @contextlib.contextmanager
+    def _preparing(self) -> Iterator[None]:
+        """What is done in here is no part of any test's time."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._preparation += time.monotonic() - started
+
     @property
     def broken(self) -> str:
         """Why no test can run any more, in one line; empty while they can."""
@@ -87,9 +97,9 @@ class Lab:
         if self._broken is not None:
             raise self._broken
         if self._template is None:
-            started = time.monotonic()
             try:
-                self._template = self._prepare()
+                with self._preparing():
+                    self._template = self._prepare()
             except PvlabError as error:
                 self._broken = error
                 raise
@@ -98,8 +108,6 @@ class Lab:
                     f"the template could not be prepared: {type(error).__name__}: {error}"
                 )
                 raise self._broken from error
-            finally:
-                self._preparation += time.monotonic() - started
         return self._template
 
     @property
@@ -131,13 +139,10 @@ class Lab:
 
         template = self.template
         if package.identity not in self._equipped:
-            started = time.monotonic()
-            try:
+            with self._preparing():
                 self._equipped[package.identity] = template.with_driver(
                     package, self._say, installation.install
                 )
-            finally:
-                self._preparation += time.monotonic() - started
         return self._equipped[package.identity]
 
     @property
@@ -149,18 +154,17 @@ class Lab:
     def _measure_pace(self, template: Template) -> None:
         """Once, in a place of its own that is gone before the first test's begins: anew in each
         session, since a machine is not equally busy every time."""
-        started = time.monotonic()
         self._pace = 1.0
         scratch = self.scratch / "pace"
         scratch.mkdir(parents=True)
         try:
-            self._pace = template.pace(scratch, self.deadline("boot"))
+            with self._preparing():
+                self._pace = template.pace(scratch, self.deadline("boot"))
         except PvlabError as error:
             # Whatever it is, the tests will meet it and tell better.
             self._say(f"how fast this machine is could not be measured: {error}")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            self._preparation += time.monotonic() - started
         if self._pace > 1.0:
             self._say(f"tests may take {self._pace:.1f} times as long here as they say")
 

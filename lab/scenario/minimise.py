@@ -138,54 +138,50 @@ class _Search:
         Raises:
             OutOfBudget: there is no time for another one; all that were begun have been seen.
         """
-        in_time = True
-
-        def again() -> Iterator[Scenario]:
-            nonlocal in_time
-            for _ in range(ATTEMPTS):
-                if not self.left():
-                    in_time = False
-                    return
-                yield scenario
-
-        with closing(self.in_order(self.trial, again())) as shown:
+        again = itertools.repeat(scenario, ATTEMPTS)
+        begun = itertools.takewhile(lambda _: self.left(), again)
+        before = self.runs
+        with closing(self.in_order(self.trial, begun)) as shown:
             for seen in shown:
                 self.runs += 1
                 yield seen
-        if not in_time:
+        if self.runs - before < ATTEMPTS:
             raise OutOfBudget
 
-    def _decide(self, scenario: Scenario) -> bool:
+    def fails_above(self, limit: float, scenario: Scenario, hits: int = ATTEMPTS) -> Tally | None:
+        """The runs that show that a scenario's failure rate is above a limit; None when they
+        show that it is not, or nothing.
+
+        Args:
+            limit: the rate.
+            scenario: it.
+            hits: failures that suffice.
+
+        Raises:
+            OutOfBudget: the time was over before.
+        """
         tally = Tally()
         with closing(self.runs_of(scenario)) as runs:
             for seen in runs:
                 tally = tally.plus(seen is Seen.SAME)
-                said = answer(tally, self.rate * WORSE, self.confidence)
+                said = answer(tally, limit, self.confidence)
                 if said is Answer.WITHIN:
-                    return False
-                if said is Answer.ABOVE or tally.failures >= HITS:
-                    self.tallies[scenario.steps] = tally
-                    return True
-        return False
+                    return None
+                if said is Answer.ABOVE or tally.failures >= hits:
+                    return tally
+        return None
+
+    def _decide(self, scenario: Scenario) -> bool:
+        tally = self.fails_above(self.rate * WORSE, scenario, HITS)
+        if tally is None:
+            return False
+        self.tallies[scenario.steps] = tally
+        return True
 
     def reject(self, whole: Scenario) -> None:
         """Go back to what was kept before the smallest."""
         self.known[self.kept.pop().steps] = False
         self.best = self.kept[-1] if self.kept else whole
-
-    def holds(self, scenario: Scenario) -> Tally | None:
-        """The runs that show that a scenario fails often enough; None when it does not."""
-        tally = Tally()
-        limit = self.rate * KEPT
-        with closing(self.runs_of(scenario)) as runs:
-            for seen in runs:
-                tally = tally.plus(seen is Seen.SAME)
-                said = answer(tally, limit, self.confidence)
-                if said is Answer.ABOVE:
-                    return tally
-                if said is Answer.WITHIN:
-                    return None
-        return None
 
 
 def minimise(
@@ -243,7 +239,7 @@ def _validated(search: _Search) -> Tally | None:
     if not search.kept:
         return None
     search.say(f"validating {_size(search.best.steps)} steps")
-    return search.holds(search.best)
+    return search.fails_above(search.rate * KEPT, search.best)
 
 
 def ddmin(items: Sequence[T], shows: Callable[[Sequence[T]], bool]) -> list[T]:

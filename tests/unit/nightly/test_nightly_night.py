@@ -137,14 +137,20 @@ def test_an_item_that_does_not_end_is_ended(store: Store, site: Site) -> None:
     assert "was not done within 0 s" in one.message
 
 
-def test_a_run_that_had_ended_when_the_night_was_killed_counts(store: Store, site: Site) -> None:
+def killed_with(store: Store, site: Site, **differs: object) -> str:
+    """A night was killed with this in the record of its only item's run; the run's id."""
     plan(store, [item("i")])
     begun = claim(store, NIGHT, f"{platform.node()}:1")
     assert begun is not None
     run = new_run(order_of(begun.item))
     note_run(store, begun, run)
     (site.results / run).mkdir()
-    (site.results / run / "run.json").write_bytes(encode(record(run)))
+    (site.results / run / "run.json").write_bytes(encode(record(run, **differs)))
+    return run
+
+
+def test_a_run_that_had_ended_when_the_night_was_killed_counts(store: Store, site: Site) -> None:
+    run = killed_with(store, site)
     run_night(store, site)
     [one] = items(store, NIGHT)
     assert (one.state, one.run, one.losses) == (ItemState.DONE, run, 0)
@@ -154,14 +160,7 @@ def test_a_run_that_had_ended_when_the_night_was_killed_counts(store: Store, sit
 
 
 def test_a_run_that_had_not_ended_does_not_count(store: Store, site: Site) -> None:
-    plan(store, [item("i")])
-    begun = claim(store, NIGHT, f"{platform.node()}:1")
-    assert begun is not None
-    run = new_run(order_of(begun.item))
-    note_run(store, begun, run)
-    (site.results / run).mkdir()
-    unfinished = record(run, ended=None, ended_how="running", verdict=None)
-    (site.results / run / "run.json").write_bytes(encode(unfinished))
+    run = killed_with(store, site, ended=None, ended_how="running", verdict=None)
     run_night(store, site)
     [one] = items(store, NIGHT)
     assert (one.state, one.losses) == (ItemState.DONE, 1)

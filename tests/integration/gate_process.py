@@ -108,10 +108,21 @@ class Gate:
 
     def machines(self) -> list[int]:
         """Process ids of the machines that run, known by the folder they run in."""
-        return sorted(pid for pid, folder in _folders() if folder.is_relative_to(self.runtime))
+        return sorted(pid for pid, _ in self._machines())
 
-    def machine(self, deadline: Deadline, *, connections: int = 0) -> int:
-        """Wait for one machine to run.
+    def machine(self, deadline: Deadline) -> int:
+        """Wait for one machine to run."""
+
+        def probe() -> int:
+            found = self.machines()
+            if len(found) != 1:
+                raise NotYet(f"{len(found)} machines")
+            return found[0]
+
+        return wait_for("a machine", probe, deadline)
+
+    def machine_under_test(self, deadline: Deadline, *, connections: int) -> int:
+        """Wait for the machine of a test's place, not of one that something is measured in.
 
         Args:
             deadline: when to give up.
@@ -120,7 +131,7 @@ class Gate:
         """
 
         def probe() -> int:
-            found = self.machines()
+            found = [pid for pid, folder in self._machines() if folder.name.isdigit()]
             if len(found) != 1:
                 raise NotYet(f"{len(found)} machines")
             there = len(sockets(found[0], ESTABLISHED))
@@ -146,6 +157,9 @@ class Gate:
         for pid in self.machines():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _machines(self) -> Iterator[tuple[int, Path]]:
+        return ((pid, folder) for pid, folder in _folders() if folder.is_relative_to(self.runtime))
 
     def _said(self, stream: str) -> str:
         return (self.folder / stream).read_text(errors="replace")

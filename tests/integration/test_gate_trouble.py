@@ -33,11 +33,11 @@ def next_run_works(gate, deadline):
 
 @pytest.mark.parametrize(
     "connections",
-    [pytest.param(1, id="while-installing"), pytest.param(2, id="while-attaching")],
+    [pytest.param(1, id="in-the-guest"), pytest.param(2, id="in-dom0-too")],
 )
 def test_killed_machine_is_the_lab_s_failure(gate, good_driver, late, connections):
     gate.start("gate", "--driver", good_driver)
-    pid = gate.machine(late, connections=connections)
+    pid = gate.machine_under_test(late, connections=connections)
     os.kill(pid, signal.SIGKILL)
     ended = gate.wait(late)
     assert ended.code == 3
@@ -56,7 +56,7 @@ def test_killed_machine_is_the_lab_s_failure(gate, good_driver, late, connection
 def test_interrupt_leaves_nothing(gate, good_driver, late, to_group):
     loops = loop_devices()
     pid = gate.start("gate", "--driver", good_driver)
-    machine = gate.machine(late, connections=1)
+    machine = gate.machine_under_test(late, connections=1)
     listening = sockets(machine, LISTEN)
     assert listening
     (os.killpg if to_group else os.kill)(pid, signal.SIGINT)
@@ -73,7 +73,7 @@ def test_interrupt_leaves_nothing(gate, good_driver, late, to_group):
 
 def test_machine_dies_with_the_tests_process(gate, good_driver, late):
     pid = gate.start("gate", "--driver", good_driver)
-    gate.machine(late, connections=1)
+    gate.machine_under_test(late, connections=1)
     (tests,) = children(pid)
     os.kill(tests, signal.SIGKILL)
     ended = gate.wait(late)

@@ -241,6 +241,9 @@ class Link:
 
     def _sent(self, now: float) -> None:
         self._queue.popleft()
+        # It heard our acknowledgement before it took anything, so what it says once more with
+        # SYNC is said anew.
+        self._last = None
         self._send_id ^= 1
         self._resets = 0
         self._tries = 0

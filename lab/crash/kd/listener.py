@@ -519,7 +519,11 @@ class _Worker:
                         return answer
                     if answer.api == wanted:
                         raise _Unanswered(f"status 0x{answer.status:08x}")
-                elif not (item.packet.type is Type.STATE_CHANGE64 and self._repeated(item)):
+                elif item.packet.type is Type.STATE_CHANGE64 and self._repeated(item):
+                    if self._link.idle:
+                        # It took the question, or we took it back, before it started anew.
+                        self._send(Type.STATE_MANIPULATE, question)
+                else:
                     self._received.appendleft(item)
                     self._halted = None
                     self._link.forget_sent()

@@ -37,6 +37,8 @@ def first(site: Path, pattern: str) -> str:
 def failure_of_tonight(page: Page, site: Path) -> None:
     page.goto((site / "index.html").as_uri())
     page.locator("section:has(h2#regression) a.go").first.click()
+    # Loaded, not only begun: its script takes keys from its end on.
+    page.wait_for_url("**/failure/**")
 
 
 def test_three_clicks_to_the_exact_line(page: Page, site_folder: Path) -> None:

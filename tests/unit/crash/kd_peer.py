@@ -12,6 +12,7 @@ import os
 import random
 import select
 import struct
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -89,6 +90,9 @@ class Peer:
         self.version = b""
         self.requests: list[int] = []
         self.sent = 0
+        self.restart_at: set[int] = set()  # requests at which it starts anew, once each
+        self._restart = threading.Event()
+        self._restarted = threading.Event()
         self._parser = Parser()
         self._waiting: list[Packet] = []
 
@@ -127,6 +131,16 @@ class Peer:
         self.send_id = self.expected = FIRST_ID
         self.control(Type.RESET)
 
+    def restart(self) -> None:
+        """Let a guest that waits at a stop start anew; it was heard when this returns."""
+        self._restarted.clear()
+        self._restart.set()
+        assert self._restarted.wait(20)
+
+    def start_anew(self) -> None:
+        """Forget what was said, as a guest does that has lost its way."""
+        self.send_id, self.expected = FIRST_ID | SYNC, FIRST_ID
+
     def send(self, kind: Type, data: bytes) -> None:
         for _ in range(self.tries):
             self.sent += 1
@@ -134,7 +148,7 @@ class Peer:
             if self._acknowledged():
                 self.send_id = (self.send_id ^ 1) & ~SYNC
                 return
-        self.send_id, self.expected = FIRST_ID | SYNC, FIRST_ID
+        self.start_anew()
         raise GaveUp
 
     def _acknowledged(self) -> bool:
@@ -159,6 +173,10 @@ class Peer:
         """The next data packet; None when the other end started anew."""
         end = time.monotonic() + patience_s
         while time.monotonic() < end:
+            if self._restart.is_set():
+                self._restart.clear()
+                self.start_anew()
+                return None
             packet = self.next_packet(min(end, time.monotonic() + self.ack_s))
             if packet is None:
                 if self._parser.partial:
@@ -214,6 +232,7 @@ class Peer:
         """Wait at a state change; the status that the guest is continued with."""
         while True:
             self.send(Type.STATE_CHANGE64, change)
+            self._restarted.set()
             status = self._serve()
             if status is not None:
                 return status
@@ -225,6 +244,10 @@ class Peer:
                 return None
             (api,) = struct.unpack_from("<I", request)
             self.requests.append(api)
+            if api in self.restart_at:
+                self.restart_at.remove(api)
+                self.start_anew()
+                return None
             if api == 0x313C:
                 return int(struct.unpack_from("<I", request, 16)[0])
             self.send(Type.STATE_MANIPULATE, self.answer(api, request))

@@ -13,14 +13,15 @@ import tty
 from contextlib import contextmanager
 
 import pytest
-from kd_peer import PC, Faults, GaveUp, Peer, exception
+from kd_peer import PC, Faults, GaveUp, Peer
 
 from lab.core.deadline import Deadline
 from lab.core.errors import DeadlineExpired, LabBroken, UsageError
 from lab.crash.kd import events as kd
 from lab.crash.kd import log
 from lab.crash.kd.listener import KdListener, Manners
-from lab.crash.kd.packets import FIRST_ID, SYNC, Packet, Type, encode
+from lab.crash.kd.messages import GET_CONTEXT, GET_VERSION, SET_CONTEXT
+from lab.crash.kd.packets import FIRST_ID, Type
 from lab.crash.kd.report import MAX_CRASHES, crash_facts
 from lab.crash.kd.stream import SerialStream, open_serial
 
@@ -270,10 +271,22 @@ def test_a_guest_that_started_anew_repeats_its_stop_and_is_told_once():
     with listening() as (listener, peer):
         with guest_doing(peer.exception):
             listener.wait_for(kd.Left, soon())
-            peer.write(encode(Packet(Type.STATE_CHANGE64, FIRST_ID | SYNC, exception(0x80000003))))
+            peer.restart()
             listener.resume()
         peer.print("done\n")
         assert len(of(listener, kd.Stop)) == 1
+
+
+@pytest.mark.parametrize("asked", [GET_CONTEXT, SET_CONTEXT, GET_VERSION])
+def test_a_guest_that_starts_anew_instead_of_answering_is_asked_again(asked):
+    with listening(RESUMING) as (listener, peer):
+        peer.restart_at = {asked}
+        with guest_doing(peer.exception):
+            listener.wait_for(kd.Resumed, soon())
+        peer.print("done\n")
+        assert len(of(listener, kd.Stop)) == 1
+        assert of(listener, kd.Stop)[0].registers
+        assert peer.requests.count(asked) == 2
 
 
 def test_break_in_is_one_byte():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
-from lab.core.deadline import Deadline
-from lab.core.errors import LabBroken
+from lab.core.deadline import Deadline, NotYet, wait_for
+from lab.core.errors import DeadlineExpired, LabBroken
 from lab.core.journal import verb
 from lab.place.place import Place
 
@@ -53,6 +54,10 @@ xl list "$domid" | awk 'NR == 2 { print $3 }'
 """.replace("@GRANTS@", _GRANTS)
 
 
+#: Seconds between two counts.
+INTERVAL = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Holdings:
     """What is held for a guest at one moment.
@@ -92,3 +97,66 @@ def holdings(place: Place, deadline: Deadline) -> Holdings:
         said = (result.stderr or result.stdout).strip().splitlines()
         raise LabBroken(f"dom0 cannot count what the guest holds: {said[-1] if said else '?'}")
     return Holdings(*numbers)
+
+
+def settled(place: Place, deadline: Deadline) -> Holdings:
+    """Count once nothing is let go of any more: two counts in a row agree.
+
+    Raises:
+        DeadlineExpired: they did not.
+        LabBroken: dom0 cannot tell.
+    """
+    last: Holdings | None = None
+
+    def probe() -> Holdings:
+        nonlocal last
+        now, last = holdings(place, deadline), last
+        if now != last:
+            last = now
+            raise NotYet(str(now))
+        return now
+
+    return wait_for("what the guest holds to stay the same", probe, deadline, interval=INTERVAL)
+
+
+def grown(
+    place: Place,
+    before: Holdings,
+    deadline: Deadline,
+    *,
+    by: int = 1,
+    of: Collection[str] = tuple(Holdings.__dataclass_fields__),
+) -> dict[str, int]:
+    """What there is more of than before and stays so: the backend ends its mappings when it
+    sees the frontend gone, and the guest its grants after that.
+
+    Args:
+        place: the guest's.
+        before: what it held.
+        deadline: until when it may let go.
+        by: how many more count.
+        of: names of what counts.
+
+    Returns:
+        How many more, by name; empty when nothing leaked.
+
+    Raises:
+        DeadlineExpired: it could not be counted in time.
+        LabBroken: dom0 cannot tell.
+    """
+    more: dict[str, int] | None = None
+
+    def probe() -> None:
+        nonlocal more
+        now = holdings(place, deadline).more_than(before)
+        more = {name: count for name, count in now.items() if count >= by and name in of}
+        if more:
+            raise NotYet(str(more))
+
+    try:
+        wait_for("what the guest holds to be let go of", probe, deadline, interval=INTERVAL)
+    except DeadlineExpired:
+        if more is None:
+            raise
+        return more
+    return {}

@@ -12,7 +12,7 @@ from lab.guest.prints import check_attach, rules_for, troubles
 from lab.suite import lifecycle
 from lab.suite.at_once import Move, at_once
 from lab.suite.intensity import Count
-from lab.suite.leaks import holdings
+from lab.suite.leaks import grown, settled
 from lab.xen import vbd
 from lab.xen.blockspec import BlockSpec
 from lab.xen.errors import DeviceInUse
@@ -196,14 +196,13 @@ def test_cycles_leak_nothing(installed_driver, disk_on, attach, place, lab, inte
     # The first two may allocate for good, and the disk takes the place of none.
     use_and_detach(device, 1)
     use_and_detach(attach(backing, "/dev/hdc"), 2)
-    before = holdings(place, lab.deadline("command"))
+    before = settled(place, lab.deadline("attach"))
     cycles = intensity.count(CYCLES)
     for cycle in range(cycles):
         use_and_detach(attach(backing, "/dev/hdc"), 3 + cycle)
-    leaked = holdings(place, lab.deadline("command")).more_than(before)
     # A guest's other devices come and go by one or two; a leak grows with every cycle.
-    grown = {name: more for name, more in leaked.items() if more >= max(2, cycles // 2)}
-    assert not grown, f"after {cycles} attaches and detaches there is more of: {grown}"
+    leaked = grown(place, before, lab.deadline("attach"), by=max(2, cycles // 2))
+    assert not leaked, f"after {cycles} attaches and detaches there is more of: {leaked}"
 
 
 @pytest.mark.claim("the races that hung the guest on an attach are fixed", ANNOUNCED)

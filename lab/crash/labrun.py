@@ -30,6 +30,9 @@ LIMIT = 64 << 20
 _CRASH = "pvlab.crash"
 
 _KEYS = re.compile(r'"schema_version"\s*:.{0,400}?"run_id"\s*:', re.DOTALL)
+# What the lab writes of its own doings has these at its beginning: ``lab/evidence/manifest.py``,
+# ``lab/evidence/operations.py``, ``lab/scenario/text.py``.
+_ACCOUNT = re.compile(r'\s*\{\s*"schema_version"\s*:|(?:\s*#[^\n]*\n)*\s*pvlab_scenario\s*:')
 _DURING = re.compile(r"crashed during (.{1,200}?): (.*)", re.DOTALL)
 # A panic text that names module and function, as the lab's seeded defects print it.
 _NAMED = re.compile(r"\(([a-z][\w-]{0,60}):([A-Za-z_]\w{0,120})\)")
@@ -66,6 +69,14 @@ def recognise(head: bytes, name: str) -> bool:
     """Whether a file begins as a run's record does."""
     text = head_text(head)[:4000]
     return text.lstrip().startswith("{") and _KEYS.search(text) is not None
+
+
+def is_account(head: bytes) -> bool:
+    """Whether a file begins as one in which the lab tells of its own doings.
+
+    It repeats what logs say, so that a crash would be counted again.
+    """
+    return _ACCOUNT.match(head_text(head)) is not None
 
 
 def read(path: Path) -> list[CrashFact]:

@@ -284,6 +284,8 @@ class _Reading:
             if reader.recognise(head, path.name):
                 self._add(reader.read(path), label)
                 return
+        if labrun.is_account(head):
+            raise _Nothing(f"{label}: what the lab tells of its own doings, no log of a crash")
         if not is_text(head):
             raise UsageError(f"{label}: not a kind of file that anybody here reads")
         if dbgview_log.recognise(head, path.name):

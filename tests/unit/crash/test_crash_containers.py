@@ -16,12 +16,26 @@ from lab.crash import labrun, reader
 from lab.crash.dumpwriter import memory_image, triage_dump
 from lab.crash.incidents import incidents
 from lab.crash.reader import examine, read
+from lab.evidence.manifest import Manifest
+from lab.evidence.operations import OPERATIONS_NAME, Operation, Operations
+from lab.scenario.model import About, Attach, Scenario
+from lab.scenario.text import dumps
 
 GOLDEN = Path(__file__).parent / "golden"
 PANIC = GOLDEN / "panic_seeded.log"
 CRASH = (
     "virtdemo crashed during attaching phy:/dev/mapper/x /dev/hdc w: Kernel panic - not "
     "syncing: pvlab seeded defect: crash on attach (xen_blkfront:blkfront_probe)"
+)
+
+
+#: The lab tells of the crash in its own documents too.
+DID = Operations(
+    zero=0.0,
+    kept=9.0,
+    operations=(
+        Operation(name="vbd.attach", words="vbd.attach", started=1.0, ended=2.0, error=CRASH),
+    ),
 )
 
 
@@ -32,7 +46,11 @@ def run(tmp_path: Path) -> Path:
     for name in ("test_a-1", "test_b-2"):
         evidence = folder / "tests" / name
         evidence.mkdir(parents=True)
-        (evidence / "evidence.json").write_text("{}")
+        (evidence / "evidence.json").write_text(Manifest(test_id="t").model_dump_json(indent=2))
+        (evidence / OPERATIONS_NAME).write_text(DID.model_dump_json(indent=2))
+        (evidence / "scenario.yaml").write_text(
+            dumps(Scenario(about=About(outcome=CRASH), steps=(Attach(disk="hdc", size=1 << 20),)))
+        )
         (evidence / "timings.json").write_text('{"crash": 1}')
         shutil.copy(PANIC, evidence / "guest-serial.log")
         shutil.copy(GOLDEN / "dbgview_clock.log", evidence / "dbgview.log")
@@ -96,6 +114,18 @@ def test_one_test_s_evidence(run: Path):
     # Without its run it is read all the same.
     (run / "run.json").unlink()
     assert [fact.kind for fact in read(run / "tests/test_a-1")] == ["unknown", "panic", "panic"]
+
+
+def test_what_the_lab_tells_of_itself_is_no_second_crash(run: Path, tmp_path: Path):
+    evidence = run / "tests/test_a-1"
+    mailed = tmp_path / "mailed.zip"
+    with zipfile.ZipFile(mailed, "w") as packed:
+        for file in evidence.iterdir():
+            packed.write(file, file.name)
+    assert [fact.kind for fact in read(mailed)] == ["unknown", "panic", "panic"]
+    for name in ("evidence.json", OPERATIONS_NAME, "scenario.yaml"):
+        with pytest.raises(UsageError, match=f"{name}.*what the lab tells of its own doings"):
+            read(evidence / name)
 
 
 def test_a_baseline_s_crash_is_the_baseline_s(run: Path):

@@ -195,6 +195,9 @@ def _watched(place: Place, probe: Callable[[], T], deadline: Deadline) -> Callab
 
 
 def _answers(place: Place, deadline: Deadline) -> None:
+    if not place.guest.crash.retired:
+        # A guest that stays where it crashed, as behind a blue screen, is running for Xen.
+        place.guest.crash.raise_if_seen(deadline)
     seen = place.guest_serial(deadline)
     found = place.toolstack.find(place.domain.name, deadline)
     if found is None or found.crashed:

@@ -198,9 +198,9 @@ def _answers(place: Place, deadline: Deadline) -> None:
     if not place.guest.crash.retired:
         # A guest that stays where it crashed, as behind a blue screen, is running for Xen.
         place.guest.crash.raise_if_seen(deadline)
-    seen = place.guest_serial(deadline)
     found = place.toolstack.find(place.domain.name, deadline)
     if found is None or found.crashed:
+        seen = place.guest_serial(deadline)
         raise GuestCrashed("the guest crashed on its way", evidence=tuple(seen.splitlines()[-20:]))
     place.domain = found
     if not place.guest.channel.alive(deadline.at_most(5.0)):

@@ -58,10 +58,22 @@ class LabBroken(PvlabError):
 
 
 class DriverFailure(PvlabError):
-    """The driver under test did something wrong, and the lab has evidence of it."""
+    """The driver under test did something wrong, and the lab has evidence of it.
+
+    Args:
+        message: one line, saying what happened.
+        hint: one line, saying what to do about it; empty when there is nothing to do.
+        stuck: of a driver that hangs, what never came to an end and where it stands, in words
+            that are the same each time: ``detach: backend Closing, frontend Connected``. Empty
+            when nothing hangs.
+    """
 
     blame = Blame.DRIVER
     exit_code = ExitCode.DRIVER_FAILED
+
+    def __init__(self, message: str, *, hint: str = "", stuck: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stuck = stuck
 
 
 class GuestCrashed(DriverFailure):

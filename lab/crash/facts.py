@@ -136,6 +136,8 @@ class CrashFact:
         parameters: of the bugcheck, up to 4.
         module: the driver the account blames, lower-case, without ``.sys``.
         message: panic text, first line of an oops, a failed assertion.
+        stuck: of a hang, what never came to an end and where it stands, in words that are the
+            same each time: ``detach: backend Closing, frontend Connected``.
         frames: innermost first.
         modules: loaded and unloaded ones.
         registers: by lower-case name; read-only.
@@ -153,6 +155,7 @@ class CrashFact:
     parameters: tuple[int, ...] = ()
     module: str | None = None
     message: str | None = None
+    stuck: str | None = None
     frames: tuple[Frame, ...] = ()
     modules: tuple[Module, ...] = ()
     registers: Mapping[str, int] = field(default_factory=_nothing)
@@ -207,6 +210,7 @@ def to_json(fact: CrashFact) -> dict[str, Any]:
         "parameters": list(fact.parameters),
         "module": fact.module,
         "message": fact.message,
+        "stuck": fact.stuck,
         "frames": [_plain(one) for one in fact.frames],
         "modules": [_plain(one) for one in fact.modules],
         "registers": dict(sorted(fact.registers.items())),
@@ -242,6 +246,8 @@ def _from_json(data: Mapping[str, Any]) -> CrashFact:
         parameters=tuple(_whole(one) for one in data["parameters"]),
         module=_string(data["module"]),
         message=_string(data["message"]),
+        # What was kept before hangs were told apart has none.
+        stuck=_string(data.get("stuck")),
         frames=tuple(
             Frame(
                 _string(one["module"]),

@@ -55,7 +55,8 @@ def merged(facts: Sequence[CrashFact]) -> CrashFact:
     """
     if len(facts) == 1:
         return facts[0]
-    ordered = sorted(facts, key=fullness, reverse=True)
+    # A log that tells of no crash adds to one that does, and takes nothing's place.
+    ordered = sorted(facts, key=lambda one: (not silent(one), *fullness(one)), reverse=True)
     fields: dict[str, Any] = {}
     sources = {}
     for name in KNOWLEDGE:

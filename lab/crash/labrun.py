@@ -28,6 +28,8 @@ LIMIT = 64 << 20
 
 #: Property of a test in which the guest crashed; see ``lab.plugin.attempt``.
 _CRASH = "pvlab.crash"
+#: What never came to an end, of a test that the driver hung in; see there.
+_STUCK = "pvlab.stuck"
 
 _KEYS = re.compile(r'"schema_version"\s*:.{0,400}?"run_id"\s*:', re.DOTALL)
 # What the lab writes of its own doings has these at its beginning: ``lab/evidence/manifest.py``,
@@ -55,7 +57,7 @@ class Failed:
     Attributes:
         id: pytest's node id.
         evidence: its evidence folder, if it has one.
-        fact: what the record says of its crash; None when the guest did not crash.
+        fact: what the record says of its crash or hang; None when there was neither.
         build: the driver that it ran on, in words; None when the record names none.
     """
 
@@ -83,7 +85,7 @@ def read(path: Path) -> list[CrashFact]:
     """Read a run's record.
 
     Returns:
-        One fact for each test in which the guest crashed.
+        One fact for each test in which the guest crashed, or the driver hung.
 
     Raises:
         UsageError: it cannot be read, or is damaged.
@@ -203,13 +205,20 @@ def _ran_on(test: Mapping[str, Any]) -> str:
 
 def _fact(test: Mapping[str, Any], path: Path) -> CrashFact | None:
     properties = test.get("properties")
-    crash = properties.get(_CRASH) if isinstance(properties, Mapping) else None
-    if not isinstance(crash, str) or not crash:
+    known = properties if isinstance(properties, Mapping) else {}
+    crash, stuck = known.get(_CRASH), known.get(_STUCK)
+    during = None
+    if isinstance(crash, str) and crash:
+        during = _DURING.search(crash)
+        message = during[2].strip() if during else crash
+        kind: Kind = next((kind for words, kind in _KINDS if words in message), "unknown")
+        draft = Draft(READER, path.name, kind)
+    elif isinstance(stuck, str) and stuck:
+        message = str(test.get("message") or "")
+        draft = Draft(READER, path.name, "hang")
+        draft.put("stuck", stuck, 0)
+    else:
         return None
-    during = _DURING.search(crash)
-    message = during[2].strip() if during else crash
-    kind: Kind = next((kind for words, kind in _KINDS if words in message), "unknown")
-    draft = Draft(READER, path.name, kind)
     draft.put("message", message, 0)
     if named := _NAMED.search(message):
         draft.put("module", named[1], 0)

@@ -90,6 +90,7 @@ class Signature:
         module: the driver it is blamed on, in one spelling.
         frames: up to ``TOP_FRAMES``, innermost first: ``xenvbd!Put``, ``xenvbd+0x1a2b``.
         message: its message, scrubbed.
+        stuck: of a hang, what never came to an end.
         lines: up to ``LAST_LINES`` last lines, scrubbed, oldest first.
     """
 
@@ -99,16 +100,20 @@ class Signature:
     frames: tuple[str, ...] = ()
     message: str | None = None
     lines: tuple[str, ...] = ()
+    stuck: str | None = None
 
     @property
     def key(self) -> str:
         """12 hex digits; crashes with the same one are the same crash.
 
         Of the pieces that are known the strongest make the key, so that the last lines of a
-        log, which differ by timing, matter only where nothing better is known.
+        log, which differ by timing, matter only where nothing better is known. Of a hang that
+        is what never came to an end: which driver it is blamed on depends on who tells it.
         """
         strong: list[Any] = [self.kind, self.code, self.module, list(self.key_frames)]
-        if not self.frames and self.code is None:
+        if not self.frames and self.code is None and self.stuck is not None:
+            strong = [self.kind, self.stuck]
+        elif not self.frames and self.code is None:
             strong.append(self.message)
             if self.message is None:
                 strong.append(list(self.lines))
@@ -133,13 +138,15 @@ class Signature:
         if self.code is not None:
             name = bugchecks.name(self.code)
             parts.append(f"0x{self.code:X}" + (f" {name}" if name else ""))
+        if self.stuck is not None:
+            parts.append(f"of {self.stuck}")
         if self.module is not None:
             parts.append(f"in {self.module}")
         if self.frames:
             parts.append("at " + " < ".join(self.key_frames))
-        elif self.code is None and self.message is not None:
+        elif self.code is None and self.stuck is None and self.message is not None:
             parts.append(f"saying {self.message[:120]!r}")
-        elif self.code is None and self.lines:
+        elif self.code is None and self.stuck is None and self.lines:
             parts.append(f"after {self.lines[-1][:120]!r}")
         return ", ".join([" ".join(parts[:2]), *parts[2:]]) if len(parts) > 1 else parts[0]
 
@@ -155,6 +162,7 @@ def signature(fact: CrashFact) -> Signature:
         frames=tuple(frames[:TOP_FRAMES]),
         message=None if fact.message is None else scrub(fact.message),
         lines=tuple(line for line in lines if line),
+        stuck=fact.stuck,
     )
 
 
@@ -202,6 +210,8 @@ def similarity(a: Signature, b: Signature) -> tuple[float, tuple[str, ...]]:
         found.append((3.0, *_compare_frames(a.frames, b.frames)))
     if a.message is not None and b.message is not None:
         found.append((2.0, *_compare_text(a.message, b.message)))
+    if a.stuck is not None and b.stuck is not None:
+        found.append((3.0, *_compare_text(a.stuck, b.stuck)))
     if a.lines and b.lines:
         found.append((1.5, *_compare_lines(a.lines, b.lines)))
     found.append((1.0, *_compare_kinds(a.kind, b.kind)))
@@ -241,6 +251,7 @@ def to_json(one: Signature) -> dict[str, Any]:
         "frames": list(one.frames),
         "message": one.message,
         "lines": list(one.lines),
+        "stuck": one.stuck,
     }
 
 
@@ -253,14 +264,18 @@ def from_json(data: Mapping[str, Any]) -> Signature:
     try:
         kind, code = data["kind"], data["code"]
         frames, lines = data["frames"], data["lines"]
-        texts = [one for one in (data["module"], data["message"]) if one is not None]
+        # What was kept before hangs were told apart has none.
+        stuck = data.get("stuck")
+        texts = [one for one in (data["module"], data["message"], stuck) if one is not None]
         if (
             kind not in KINDS
             or not (code is None or isinstance(code, int))
             or not all(isinstance(one, str) for one in [*texts, *frames, *lines])
         ):
             raise TypeError("a value of the wrong type")
-        return Signature(kind, code, data["module"], tuple(frames), data["message"], tuple(lines))
+        return Signature(
+            kind, code, data["module"], tuple(frames), data["message"], tuple(lines), stuck
+        )
     except (KeyError, TypeError) as error:
         raise UsageError(f"not a signature: {error}") from None
 

@@ -122,6 +122,11 @@ class CrashMonitor:
         self._shells_lost = self._channel.shells_lost
         self._retired = False
 
+    def log_anew(self) -> None:
+        """The guest has a new domain, whose device model writes the serial log from its
+        beginning: all of it counts, however long it was before."""
+        self._read = 0
+
     def retire(self) -> None:
         """The guest was ended on purpose: until the next ``mark`` nothing counts as a crash."""
         self._retired = True

@@ -55,6 +55,9 @@ WRITE_PROTECTED = frozenset({5, 19})
 
 _MASK = 4095
 _UNKNOWN = "is not recognized as an internal or external command"
+REQUESTS = "requests"
+"""What a driver left that answers none: ``DriverFailure.stuck``."""
+
 _DONE = re.compile(r"^done errors=(\d+) mismatches=(\d+) requests=(\d+) ms=(\d+)", re.M)
 
 

@@ -7,12 +7,12 @@ trouble in recording a test must not replace the test's own outcome.
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.core.errors import GuestCrashed, LabBroken, PvlabError
+from lab.core.errors import Blame, DriverFailure, GuestCrashed, LabBroken, PvlabError
 from lab.core.journal import unheard
 from lab.evidence.manifest import CRASH, FULL, LIGHT, PieceName
 from lab.evidence.operations import CLOCKS_NAME
@@ -146,6 +146,8 @@ def _after_failure(
     found = [("pvlab.blame", verdict.blame.value)]
     if crash is not None:
         found.append(("pvlab.crash", crash.message))
+    elif verdict.blame is Blame.DRIVER and (stuck := _stuck(errors)):
+        found.append(("pvlab.stuck", stuck))
     for properties in (item.user_properties, report.user_properties):
         properties.extend(found)
     if health is not None:
@@ -169,6 +171,11 @@ def _after_failure(
                 _keep_screen(item, lab, place)
         _collect(item, report, lab, pieces, "evidence" if health.ok else "command")
     tell(item, report, error, crash, verdict)
+
+
+def _stuck(errors: Iterable[BaseException]) -> str:
+    """What the driver never brought to an end; empty when that is not what went wrong."""
+    return next((one.stuck for one in errors if isinstance(one, DriverFailure) and one.stuck), "")
 
 
 def _keep(item: pytest.Item, lab: Lab, verdict: Verdict | None) -> None:

@@ -1,4 +1,8 @@
-"""The pytest plugin of pvlab: what the entry point ``pytest11`` loads."""
+"""The pytest plugin of pvlab: what the entry point ``pytest11`` loads.
+
+PYTEST_DONT_REWRITE: nothing in here asserts, and pytest would complain of not having rewritten it
+where it was loaded already, as in a session in a session.
+"""
 
 from __future__ import annotations
 

@@ -14,10 +14,6 @@ class WrongData(DriverFailure):
     """A disk returned, or was given, other data than it should."""
 
 
-class Hang(DriverFailure):
-    """Requests were made and never answered, in a guest that lives."""
-
-
 class End(enum.StrEnum):
     """How a scenario ended."""
 

@@ -21,7 +21,7 @@ from lab.core import errand
 from lab.core.errors import Blame, LabBroken, UsageError
 from lab.crash import reader
 from lab.crash.facts import CrashFact
-from lab.crash.incidents import incidents
+from lab.crash.incidents import incidents, silent
 from lab.crash.signature import Signature, similarity
 from lab.crash.signature import signature as signature_of
 from lab.crash.text import decode, is_text
@@ -76,7 +76,9 @@ class Report:
     @property
     def words(self) -> list[str]:
         """What was found in it, in lines for people."""
-        lines = [f"crash: {signature_of(fact).text()}" for fact in self.facts]
+        # A log in which nothing crashed is no crash beside one.
+        telling = [fact for fact in self.facts if not silent(fact)] or self.facts
+        lines = [f"crash: {signature_of(fact).text()}" for fact in telling]
         lines += [f"scenario: {one.source}" for one in self.recorded]
         lines += [
             f"likely: {one.trigger.name} ({', '.join(one.signs)})"
@@ -236,7 +238,7 @@ class Wanted:
 def _telling(fact: CrashFact) -> bool:
     """Whether a fact can be recognised: a person's word that it crashed cannot."""
     named = fact.module is not None and fact.kind != "unknown"
-    return fact.code is not None or bool(fact.frames) or named
+    return fact.code is not None or bool(fact.frames) or named or fact.stuck is not None
 
 
 def _verb(outcome: Outcome) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lab.core.deadline import NotYet, wait_for
 from lab.core.errors import (
@@ -25,7 +25,7 @@ from lab.core.journal import noun
 from lab.crash import reader
 from lab.crash.facts import CrashFact, Source
 from lab.guest.crash import CrashKind
-from lab.guest.diskio import DiskIo, IoResult, Job
+from lab.guest.diskio import REQUESTS, DiskIo, IoResult, Job
 from lab.guest.driverstore import InstallResult
 from lab.scenario.model import (
     AnyStep,
@@ -64,7 +64,7 @@ from lab.scenario.model import (
     WaitIo,
     where,
 )
-from lab.scenario.outcome import End, Hang, Moment, Outcome, WrongData
+from lab.scenario.outcome import End, Moment, Outcome, WrongData
 from lab.scenario.sense import problems
 from lab.scenario.text import words
 from lab.suite import lifecycle
@@ -178,7 +178,7 @@ class Runner:
         """Run all steps, and see that the guest has lived through them.
 
         Raises:
-            GuestCrashed, WrongData, Hang, DriverFailure: what the driver did.
+            GuestCrashed, WrongData, DriverFailure: what the driver did.
             UsageError: the scenario makes no sense.
             PvlabError: the lab failed, or nobody can say who did.
         """
@@ -193,6 +193,11 @@ class Runner:
             return
         if self._paused:
             place.toolstack.unpause(place.domain, self._lab.deadline("command"))
+        command = self._lab.deadline("command")
+        # A driver that lets go of a device does so after dom0 has: it is given the time that a
+        # list of the disks takes.
+        with guest.crash.guard("a look at the disks after the last step", command):
+            guest.disks.list(command)
         if (found := guest.crash.check(self._lab.deadline("crash"))) is not None:
             raise GuestCrashed(
                 f"the guest crashed after the last step: {found.summary}", evidence=found.evidence
@@ -617,7 +622,8 @@ class Runner:
                 except DeadlineExpired as error:
                     raise DriverFailure(
                         f"{disk.spec.vdev}: both ends are connected, but the guest does not show "
-                        f"it; last seen: {error.last_seen}"
+                        f"it; last seen: {error.last_seen}",
+                        stuck="attach: no disk in the guest",
                     ) from error
         return disk.number
 
@@ -730,9 +736,9 @@ def outcome_of(
         hung = CrashKind.SILENT.value in crash.message
         end = End.HANG if hung else End.CRASH
         facts = crash_facts(crash, place, lab, hung=hung)
-    elif isinstance(error, Hang):
+    elif isinstance(error, DriverFailure) and error.stuck:
         end = End.HANG
-        facts = (_told("hang", error.message),)
+        facts = (_told("hang", error.message, error.stuck),)
     elif isinstance(error, WrongData):
         end = End.WRONG_DATA
     elif not isinstance(error, PvlabError):
@@ -761,11 +767,10 @@ def _facts_in(place: Place, text: Callable[[], str]) -> tuple[CrashFact, ...]:
         return ()
 
 
-def _told(kind: str, message: str) -> CrashFact:
+def _told(kind: Literal["hang", "unknown"], message: str, stuck: str | None = None) -> CrashFact:
     source = Source("crash monitor", "the guest", "")
-    return CrashFact(
-        kind="hang" if kind == "hang" else "unknown", message=message, sources={"message": source}
-    )
+    known = ("message", "stuck") if stuck else ("message",)
+    return CrashFact(kind, message=message, stuck=stuck, sources=dict.fromkeys(known, source))
 
 
 def content(size: int) -> bytes:
@@ -809,7 +814,7 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except DeadlineExpired as late:
-        raise Hang(f"requests hang: {late.message}") from late
+        raise DriverFailure(f"requests hang: {late.message}", stuck=REQUESTS) from late
 
 
 def _forgivable(failure: BaseException) -> bool:

@@ -66,7 +66,8 @@ def at_once(place: Place, moves: Sequence[Move], lab: Allowances) -> None:
             last = (said.strip().splitlines() or ["nothing"])[-1]
             raise DriverFailure(
                 f"{move.kind} of {move.spec.vdev}, one of {len(moves)} at once: {ends}; "
-                f"dom0 said last: {last}"
+                f"dom0 said last: {last}",
+                stuck=now.stuck(move.kind) if now else "",
             ) from late
 
 

@@ -129,7 +129,8 @@ class BlockDevices:
             except DeadlineExpired as error:
                 raise DriverFailure(
                     f"{spec}: both ends are connected, but the guest lists no new disk; "
-                    f"last seen: {error.last_seen}"
+                    f"last seen: {error.last_seen}",
+                    stuck="attach: no disk in the guest",
                 ) from error
             place.timings[f"attach_{self._attached}_disk"] = deadline.elapsed
         self._disks = frozenset(disk.number for disk in disks)

@@ -169,6 +169,7 @@ def _await_guest(place: Place, what: str, back: Callable[[], Domain], deadline: 
     try:
         back = _watched(place, back, deadline)
         place.domain = wait_for(f"{what}: its domain", back, deadline, interval=0.5)
+        place.guest.crash.log_anew()
         answers = _watched(place, lambda: _answers(place, deadline), deadline)
         wait_for(f"{what}: an answer", answers, deadline, interval=0.5)
     except DeadlineExpired as error:

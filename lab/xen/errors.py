@@ -59,8 +59,11 @@ class FrontendFailed(DriverFailure):
     Args:
         message: one line, with both states in words.
         evidence: xenstore nodes and log lines that explain it.
+        stuck: as for ``DriverFailure``; empty when the driver gave up by itself.
     """
 
-    def __init__(self, message: str, *, evidence: tuple[str, ...] = (), hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, evidence: tuple[str, ...] = (), hint: str = "", stuck: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, stuck=stuck)
         self.evidence = evidence

@@ -29,4 +29,9 @@ class XenbusState(enum.IntEnum):
     @property
     def words(self) -> str:
         """For messages: ``InitWait (2)``."""
-        return f"{''.join(part.capitalize() for part in self.name.split('_'))} ({self.value})"
+        return f"{self.word} ({self.value})"
+
+    @property
+    def word(self) -> str:
+        """As Xen's headers spell it: ``InitWait``."""
+        return "".join(part.capitalize() for part in self.name.split("_"))

@@ -218,6 +218,18 @@ class Vbd:
             f"hotplug {self.backend.hotplug_status or 'not reported'}"
         )
 
+    def stuck(self, verb: str) -> str:
+        """What a driver that hangs leaves; see ``DriverFailure.stuck``.
+
+        Args:
+            verb: what does not end: ``attach`` or ``detach``.
+        """
+        ends = (("backend", self.backend), ("frontend", self.frontend))
+        states = ", ".join(
+            f"{name} {end.state.word if end.path else 'absent'}" for name, end in ends
+        )
+        return f"{verb}: {states}"
+
 
 def frontend_path(domid: int, devid: int) -> str:
     """xenstore directory of a guest's end."""
@@ -323,6 +335,7 @@ def attach(
             (*report.device_errors, *report.telling),
         ),
         evidence=report.evidence,
+        stuck=vbd.stuck("attach") if report.verdict == "pending" else "",
     )
 
 
@@ -381,6 +394,7 @@ def detach(
         raise FrontendFailed(
             _with_reason(message, (*report.device_errors, *report.telling)),
             evidence=report.evidence,
+            stuck=vbd.stuck("detach"),
         )
     raise BackendFailed(_with_reason(message, report.telling), evidence=report.evidence)
 

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from lab.core.errors import DeadlineExpired, LabBroken
+from lab.core.errors import DeadlineExpired, DriverFailure, LabBroken
+from lab.guest.diskio import REQUESTS
 from lab.guest.driverstore import DeviceState
 from lab.suite import lifecycle
 from lab.suite.intensity import Count
@@ -173,7 +174,10 @@ def test_requests_under_way_survive_a_save(installed_driver, disk_on, place, lab
     try:
         job.wait_busy(lab.deadline("attach"))
     except DeadlineExpired as late:
-        pytest.fail(f"requests that were under way in the saved guest never end: {late.message}")
+        raise DriverFailure(
+            f"requests that were under way in the saved guest never end: {late.message}",
+            stuck=REQUESTS,
+        ) from late
     ended = job.end(lab.deadline("boot")).require("requests under way across save and restore")
     device.check_in_dom0("it was under way in a save", 0, 512, gen=max(ended.generations))
 

@@ -62,6 +62,34 @@ def test_the_key_ignores_what_differs_by_chance():
     assert signature(flagged).key == signature(replace(flagged, code=0xD1)).key
 
 
+def test_hangs_are_told_apart_by_what_does_not_end():
+    detach = CrashFact("hang", stuck="detach: backend Closing, frontend Connected", message="a")
+    told = signature(replace(detach, module="xenvbd", message="b"))
+    assert told.key == signature(detach).key
+    assert from_json(to_json(told)) == told
+    for stuck in ("requests", "attach: backend InitWait, frontend Initialising", None):
+        other = signature(replace(detach, stuck=stuck))
+        assert told.key != other.key
+        assert similarity(told, other)[0] < NEAR
+    # A store of before hangs were told apart.
+    old = {name: value for name, value in to_json(D1).items() if name != "stuck"}
+    assert from_json(old) == D1
+
+
+def test_a_log_of_no_crash_takes_nothing_s_place():
+    told = CrashFact(
+        "hang", stuck="requests", message="requests hang", sources={"stuck": Source("a", "x", "")}
+    )
+    log = tuple(LogLine(n, None, f"line {n}") for n in range(9))
+    quiet = CrashFact(
+        "unknown", module="xenvbd", message="Wait timed out", process="p", system="s", when="w",
+        log=log, sources={"log": Source("b", "y", "")},
+    )  # fmt: skip
+    [both] = incidents([told, quiet])
+    assert (both.kind, both.message, both.stuck) == ("hang", "requests hang", "requests")
+    assert both.log == log
+
+
 def test_of_the_frames_the_blamed_driver_s_counts():
     short = Signature("bugcheck", 0xD1, "xenvbd", ("xenvbd!Put",))
     long = replace(short, frames=("nt+0x5a2a7", "xenvbd!Put", "xenvbd!Start", "nt!Io"))

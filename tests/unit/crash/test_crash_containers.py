@@ -76,6 +76,23 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_test_that_the_driver_hung_in(run: Path):
+    record = json.loads((run / "run.json").read_text())
+    record["tests"] = [
+        {
+            "id": "t::test_detach",
+            "outcome": "failed",
+            "message": "detaching hdc: backend Closing (5), frontend Connected (4)",
+            "properties": {"pvlab.stuck": "detach: backend Closing, frontend Connected"},
+        }
+    ]
+    (run / "run.json").write_text(json.dumps(record))
+    [fact] = read(run / "run.json")
+    assert (fact.kind, fact.stuck) == ("hang", "detach: backend Closing, frontend Connected")
+    assert fact.message == "detaching hdc: backend Closing (5), frontend Connected (4)"
+    assert fact.sources["stuck"].at == "test t::test_detach"
+
+
 def test_a_run_of_the_lab(run: Path):
     facts = read(run)
     assert [fact.kind for fact in facts] == ["panic", "unknown", "panic", "panic"]

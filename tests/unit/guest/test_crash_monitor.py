@@ -104,6 +104,17 @@ def test_a_log_started_anew_is_all_new(
     assert "0x000000d1" in report.summary
 
 
+def test_a_new_domain_s_log_is_all_new_though_it_is_longer(
+    monitor: CrashMonitor, serial: Serial, deadline: Deadline
+) -> None:
+    before = len(serial.text)
+    serial.text = PANIC + "more\n" * before
+    monitor.log_anew()
+    report = monitor.check(deadline)
+    assert report is not None
+    assert "Kernel panic" in report.summary
+
+
 def test_dom0_is_asked_though_the_silence_took_all_the_time(
     monitor: CrashMonitor, toolstack: Toolstack, server: WsmanServer
 ) -> None:

@@ -8,6 +8,7 @@ import random
 import threading
 import zipfile
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,16 @@ def test_a_hang_without_a_signature_is_looked_for_as_a_hang(report):
     assert not wanted.signatures
     assert wanted.compare(Outcome(End.HANG, Blame.DRIVER)).seen is Seen.SAME
     assert wanted.compare(crash()).seen is Seen.OTHER
+
+
+def test_a_hang_is_known_by_what_does_not_end(report, tmp_path):
+    held = CrashFact("hang", message="x", stuck="detach: backend Closing, frontend Connected")
+    other = CrashFact("hang", message="x", stuck="requests")
+    found = replace(report(), facts=(replace(held, module="xenvbd", message="of another day"),))
+    wanted = Wanted.of_report(found)
+    assert wanted.words == "hang of detach: backend Closing, frontend Connected, in xenvbd"
+    for fact, seen in ((held, Seen.SAME), (other, Seen.OTHER), (PANIC, Seen.OTHER)):
+        assert wanted.compare(Outcome(End.HANG, Blame.DRIVER, facts=(fact,))).seen is seen
 
 
 @pytest.mark.parametrize("content", ["", "nothing in here\n", "\x00\x01\x02" * 99])

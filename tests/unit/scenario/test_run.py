@@ -197,6 +197,21 @@ def test_requests_without_an_answer_hang(place, play):
     outcome = play([ATTACH, "start_io: hdc", "stop_io: hdc"])
     assert (outcome.end, outcome.blame) == (End.HANG, Blame.DRIVER)
     assert outcome.at == "step 3, stop_io hdc"
+    assert outcome.facts[0].stuck == "requests"
+
+
+def test_a_driver_that_does_not_let_go_hangs(place, play):
+    held = "detach: backend Closing, frontend Connected"
+    place.fails["detach"] = DriverFailure("the frontend does not let go", stuck=held)
+    outcome = play([ATTACH, "detach: hdc"])
+    assert (outcome.end, outcome.blame) == (End.HANG, Blame.DRIVER)
+    assert [(fact.kind, fact.stuck) for fact in outcome.facts] == [("hang", held)]
+
+
+def test_a_driver_that_gives_up_does_not_hang(place, play):
+    place.fails["detach"] = DriverFailure("the frontend closed")
+    outcome = play([ATTACH, "detach: hdc"])
+    assert (outcome.end, outcome.facts) == (End.FAILED, ())
 
 
 @pytest.mark.parametrize(

@@ -116,12 +116,14 @@ def test_guest_that_never_answers(xl: XlToolstack, tools: FakeTools) -> None:
     assert "\n" not in message
     assert caught.value.blame is Blame.DRIVER
     assert any("Triple fault" in line for line in caught.value.evidence)
+    assert caught.value.stuck == "attach: backend InitWait, frontend Initialising"
 
 
 def test_frontend_gives_up(xl: XlToolstack, tools: FakeTools) -> None:
     tools.hook("block-attach", f"{SETUP}\n( sleep 0.4; put {FRONT}/state 5 ) >/dev/null 2>&1 &")
-    with pytest.raises(FrontendFailed, match=r"frontend Closing \(5\)"):
+    with pytest.raises(FrontendFailed, match=r"frontend Closing \(5\)") as caught:
         attach(xl)
+    assert caught.value.stuck == "", "it did not hang: it gave up"
 
 
 def test_both_ends_close_because_the_frontend_did(xl: XlToolstack, tools: FakeTools) -> None:
@@ -267,8 +269,11 @@ def test_detach_refused_by_the_guest(xl: XlToolstack, tools: FakeTools) -> None:
         "block-detach",
         f"put {BACK}/state 5; echo libxl_device_disk_safe_remove failed. >&2; exit 1",
     )
-    with pytest.raises(FrontendFailed, match=r"backend Closing \(5\), frontend Connected \(4\)"):
+    with pytest.raises(
+        FrontendFailed, match=r"backend Closing \(5\), frontend Connected \(4\)"
+    ) as caught:
         detach(xl)
+    assert caught.value.stuck == "detach: backend Closing, frontend Connected"
 
 
 def test_detach_of_nothing(xl: XlToolstack, tools: FakeTools) -> None:

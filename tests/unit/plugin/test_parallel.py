@@ -207,7 +207,9 @@ def test_interrupt_reaches_the_workers_and_leaves_a_record(bench):
         """
     )
     code = (
-        "import os, sys, pytest; os.environ['CONTROLLER'] = str(os.getpid()); "
+        "import os, signal, sys, pytest; os.environ['CONTROLLER'] = str(os.getpid()); "
+        # What was started in the background of a script ignores it, and so do its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "sys.exit(pytest.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *PLUGIN, *XDIST, "--pvlab-run-id=run"]

@@ -124,6 +124,9 @@ except KeyboardInterrupt:
 """
     parent = f"""
 import signal, sys
+# These tests may themselves run behind a nohup, or in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if {ignored is not None}:
     signal.signal({int(ignored or 0)}, signal.SIG_IGN)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -140,7 +143,10 @@ sys.exit(run_guarded(lambda: run_suite(child(Path({str(tmp_path)!r}), {source!r}
 
     environment = {**os.environ, "PYTHONPATH": str(repo_root())}
     with subprocess.Popen([sys.executable, "-c", parent], env=environment) as process:
-        wait_for("the child", started, Deadline(60))
-        process.send_signal(signum)
-        assert process.wait(60) == 130
+        try:
+            wait_for("the child", started, Deadline(60))
+            process.send_signal(signum)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
     assert done.exists()

@@ -54,7 +54,7 @@ LOOKS = frozenset(
         "VolumeGroup": "list",
         "Dom0": "connect close read_text get tunnel",
         "Channel": "wait_ready alive flush close",
-        "CrashMonitor": "mark check raise_if_seen guard retire",
+        "CrashMonitor": "mark log_anew check raise_if_seen guard retire",
         "BootMenu": "read",
         "DbgView": "start stop read lines",
         "Disks": "list rescan volumes partitions detail drives wait_for_disks",

@@ -79,6 +79,10 @@ def test_all_moves_are_one_script_and_both_ends_are_looked_at():
     ],
 )
 def test_an_end_that_does_not_follow_is_the_driver_s(move, stuck, monkeypatch):
-    monkeypatch.setattr(module.vbd, "read", lambda *_: SimpleNamespace(words="frontend 3"))
-    with pytest.raises(DriverFailure, match="of hdc, one of 1 at once: frontend 3; dom0 said last"):
+    left = SimpleNamespace(words="frontend 3", stuck=lambda verb: f"{verb}: frontend 3")
+    monkeypatch.setattr(module.vbd, "read", lambda *_: left)
+    with pytest.raises(
+        DriverFailure, match="of hdc, one of 1 at once: frontend 3; dom0 said last"
+    ) as caught:
         at_once(place(stuck=(stuck,)), [move], LAB)
+    assert caught.value.stuck == f"{move.kind}: frontend 3"

@@ -73,7 +73,7 @@ from lab.suite.allowance import Allowances, Granted
 from lab.suite.at_once import Move, at_once
 from lab.suite.backing import Backing, Backings, Mapped
 from lab.suite.blame import decide
-from lab.suite.devices import BlockDevices
+from lab.suite.devices import NO_DISK, BlockDevices
 from lab.suite.jitter import Jitter, rest
 from lab.xen import vbd
 from lab.xen.blockspec import BlockSpec
@@ -623,7 +623,7 @@ class Runner:
                     raise DriverFailure(
                         f"{disk.spec.vdev}: both ends are connected, but the guest does not show "
                         f"it; last seen: {error.last_seen}",
-                        stuck="attach: no disk in the guest",
+                        stuck=NO_DISK,
                     ) from error
         return disk.number
 

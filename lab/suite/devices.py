@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lab.xen.storage import LogicalVolume
     from lab.xen.vbd import Vbd
 
+NO_DISK = "attach: no disk in the guest"
+"""What a driver left that connects and shows no disk: ``DriverFailure.stuck``."""
+
 
 @dataclass
 class BlockDevice:
@@ -130,7 +133,7 @@ class BlockDevices:
                 raise DriverFailure(
                     f"{spec}: both ends are connected, but the guest lists no new disk; "
                     f"last seen: {error.last_seen}",
-                    stuck="attach: no disk in the guest",
+                    stuck=NO_DISK,
                 ) from error
             place.timings[f"attach_{self._attached}_disk"] = deadline.elapsed
         self._disks = frozenset(disk.number for disk in disks)

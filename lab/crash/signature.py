@@ -90,8 +90,8 @@ class Signature:
         module: the driver it is blamed on, in one spelling.
         frames: up to ``TOP_FRAMES``, innermost first: ``xenvbd!Put``, ``xenvbd+0x1a2b``.
         message: its message, scrubbed.
-        stuck: of a hang, what never came to an end.
         lines: up to ``LAST_LINES`` last lines, scrubbed, oldest first.
+        stuck: of a hang, what never came to an end.
     """
 
     kind: Kind

@@ -53,11 +53,11 @@ SECTOR = 512
 WRITE_PROTECTED = frozenset({5, 19})
 """ERROR_ACCESS_DENIED and ERROR_WRITE_PROTECT (MS-ERREF 2.2)."""
 
-_MASK = 4095
-_UNKNOWN = "is not recognized as an internal or external command"
 REQUESTS = "requests"
 """What a driver left that answers none: ``DriverFailure.stuck``."""
 
+_MASK = 4095
+_UNKNOWN = "is not recognized as an internal or external command"
 _DONE = re.compile(r"^done errors=(\d+) mismatches=(\d+) requests=(\d+) ms=(\d+)", re.M)
 
 

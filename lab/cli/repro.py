@@ -26,7 +26,6 @@ from lab.cli.options import (
     STDOUT,
     AccelOption,
     ConfigOption,
-    DriverOption,
     JsonFile,
     ProfileOption,
 )
@@ -79,7 +78,14 @@ def repro(
             help="Dump, log, mail, folder, zip, a folder of results, a scenario or a bundle.",
         ),
     ],
-    driver: DriverOption = None,
+    driver: Annotated[
+        Path | None,
+        typer.Option(
+            "--driver",
+            help="Driver package: a folder or a .zip; else what the report brings with it (a run "
+            "keeps the driver that it tested), else the profile's own.",
+        ),
+    ] = None,
     budget: Annotated[str, typer.Option(help="How long to try: 90s, 30m, 2h.")] = DEFAULT_BUDGET,
     minimal: Annotated[
         bool, typer.Option("--minimise/--no-minimise", help="Cut down what was found.")

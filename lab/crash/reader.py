@@ -1,8 +1,8 @@
 """Whatever holds a crash report, read into facts: files, folders, archives, mails.
 
 Every file is recognised by its content. What users send is hostile until proven otherwise: an
-archive goes through the rules for driver packages (``lab/drivers/archive.py``), and what is
-unpacked has limits.
+archive's names go through the rules for driver packages (``lab/drivers/archive.py``), and what
+is unpacked has limits.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ class _Reading:
         self._scratch = scratch
         self._folders = 0
         self._files = 0
+        self._unzipped = 0
 
     def path(self, path: Path) -> None:
         """Read what the user named: here every error counts."""
@@ -321,7 +322,14 @@ class _Reading:
 
     def _zip(self, path: Path, label: str, depth: int) -> None:
         target = self._new_folder()
-        for inside in archive.take_in(path, target):
+        limits = replace(archive.REPORT, total=max(0, archive.REPORT.total - self._unzipped))
+        try:
+            members = archive.take_in(path, target, limits)
+        finally:
+            # Of archives in archives, and of several that lie side by side, all together count.
+            files = [one for one in target.rglob("*") if one.is_file()]
+            self._unzipped += sum(one.stat().st_size for one in files)
+        for inside in members:
             name = f"{label}: {inside}"
             member = target / inside
             self._try(name, partial(self._file, member, name, depth + 1))

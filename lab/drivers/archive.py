@@ -14,33 +14,56 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from lab.core.errors import UsageError
 
-MAX_TOTAL_BYTES = 64 << 20
-"""Most bytes a package may hold: a checked build with its symbols has some megabytes."""
-
 MAX_FILES = 1000
 """Most files and folders in a package."""
 
 _MAX_DEPTH = 12
-# deflate cannot exceed 1032 to 1; real drivers stay below 20, sparse symbol files below 100.
-_MAX_RATIO = 200
 _RATIO_FROM_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be taken in.
+
+    Attributes:
+        what: what is taken in, for messages.
+        total: most bytes of all files together.
+        files: most files and folders.
+        ratio: most times its packed size that a file of an archive may have.
+    """
+
+    what: str
+    total: int
+    files: int
+    ratio: int
+
+
+# A checked build with its symbols has some megabytes. Deflate cannot exceed 1032 to 1 (zlib,
+# "Maximum Compression Factor"); real drivers stay below 20, sparse symbol files below 100.
+PACKAGE = Limits("driver package", 64 << 20, MAX_FILES, 200)
+"""Of a driver package, or a scenario's bundle."""
+
+REPORT = Limits("crash report", 2 << 30, 20_000, 1032)
+"""Of an archive of dumps and logs: dumps are as large as a guest's memory, and mostly zeros."""
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_ .\-$~{}()+,=@#']{1,100}")
 # Microsoft, "Naming Files, Paths, and Namespaces": devices, with or without an extension.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 
 
-def take_in(source: Path, target: Path) -> tuple[PurePosixPath, ...]:
+def take_in(source: Path, target: Path, limits: Limits = PACKAGE) -> tuple[PurePosixPath, ...]:
     """Copy or unpack a package.
 
     Args:
         source: folder or zip archive.
         target: an empty folder for its files.
+        limits: how much it may be.
 
     Returns:
         The files, relative to ``target``, sorted.
@@ -51,25 +74,25 @@ def take_in(source: Path, target: Path) -> tuple[PurePosixPath, ...]:
     try:
         mode = source.stat().st_mode
     except (OSError, ValueError) as error:
-        raise UsageError(f"no driver package at {source}") from error
+        raise UsageError(f"no {limits.what} at {source}") from error
     try:
         if stat.S_ISDIR(mode):
-            files = _copy_folder(source, target)
+            files = _copy_folder(source, target, limits)
         elif stat.S_ISREG(mode) and zipfile.is_zipfile(source):
-            files = _unpack(source, target)
+            files = _unpack(source, target, limits)
         else:
             raise UsageError(f"neither a folder nor a zip archive: {source}")
     except OSError as error:
         raise UsageError(
-            f"cannot read the driver package {source}: {error.strerror or error}"
+            f"cannot read the {limits.what} {source}: {error.strerror or error}"
         ) from error
     return tuple(sorted(files))
 
 
-def _copy_folder(source: Path, target: Path) -> list[PurePosixPath]:
+def _copy_folder(source: Path, target: Path, limits: Limits) -> list[PurePosixPath]:
     found: list[PurePosixPath] = []
     folders = [PurePosixPath()]
-    budget = _Budget(str(source))
+    budget = _Budget(str(source), limits)
     names = _Names(str(source))
     while folders:
         folder = folders.pop()
@@ -90,15 +113,15 @@ def _copy_folder(source: Path, target: Path) -> list[PurePosixPath]:
     return found
 
 
-def _unpack(source: Path, target: Path) -> list[PurePosixPath]:
+def _unpack(source: Path, target: Path, limits: Limits) -> list[PurePosixPath]:
     found: list[PurePosixPath] = []
-    budget = _Budget(str(source))
+    budget = _Budget(str(source), limits)
     names = _Names(str(source))
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
-            if len(members) > MAX_FILES:
-                raise UsageError(f"{source}: more than {MAX_FILES} members")
+            if len(members) > limits.files:
+                raise UsageError(f"{source}: more than {limits.files} members")
             for member in members:
                 path = names.check(_member_path(member, source), folder=member.is_dir())
                 budget.entry()
@@ -150,20 +173,21 @@ def _member_path(member: zipfile.ZipInfo, source: Path) -> PurePosixPath:
 class _Budget:
     """Counts what a package costs, by what really arrives and not by what it claims."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, limits: Limits) -> None:
         self._source = source
+        self._limits = limits
         self._bytes = 0
         self._entries = 0
 
     def entry(self) -> None:
         self._entries += 1
-        if self._entries > MAX_FILES:
-            raise UsageError(f"{self._source}: more than {MAX_FILES} files and folders")
+        if self._entries > self._limits.files:
+            raise UsageError(f"{self._source}: more than {self._limits.files} files and folders")
 
     def allow(self, size: int) -> None:
-        if self._bytes + size > MAX_TOTAL_BYTES:
+        if self._bytes + size > self._limits.total:
             raise UsageError(
-                f"{self._source}: larger than {MAX_TOTAL_BYTES >> 20} MiB when unpacked"
+                f"{self._source}: larger than {self._limits.total >> 20} MiB when unpacked"
             )
 
     def copy(self, data: IO[bytes], target: Path, *, packed: int | None = None) -> None:
@@ -176,11 +200,11 @@ class _Budget:
                 if (
                     packed is not None
                     and written > _RATIO_FROM_BYTES
-                    and written > packed * _MAX_RATIO
+                    and written > packed * self._limits.ratio
                 ):
                     raise UsageError(
                         f"{self._source}: {target.name} unpacks to more than "
-                        f"{_MAX_RATIO} times its size"
+                        f"{self._limits.ratio} times its size"
                     )
                 out.write(chunk)
 

@@ -17,6 +17,9 @@ from lab.drivers.inf import TARGET_ARCH, Inf, InfError, Service, parse
 # replaces: the order in which the drivers' own instructions install them.
 _ORDER = ("xenpci", "xenvbd", "xenhide")
 
+KEPT = "driver"
+"""Folder of the package among a run's results, and in a scenario's bundle."""
+
 _PE_MACHINES = {0x014C: "x86", 0x8664: "amd64", 0x0200: "ia64", 0x01C0: "arm", 0xAA64: "arm64"}
 _ELF_AMD64 = "amd64 ELF"
 #: By EI_CLASS and e_machine (System V ABI, 4.1). The stand-ins' drivers are ELF, of two kinds.
@@ -92,6 +95,19 @@ class DriverPackage:
         finally:
             archive.discard(scratch)
         return cls(folder=folder, source=path, files=files, identity=identity, infs=infs)
+
+    def keep(self, folder: Path) -> None:
+        """Copy the files to a folder that is not there yet; it is whole, or not there.
+
+        Raises:
+            OSError: they cannot be copied.
+        """
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            whole = Path(scratch) / folder.name
+            for file in self.files:
+                (whole / file).parent.mkdir(parents=True, exist_ok=True)
+                (whole / file).write_bytes((self.folder / file).read_bytes())
+            whole.rename(folder)
 
     @property
     def name(self) -> str:

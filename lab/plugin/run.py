@@ -88,6 +88,8 @@ class Run(Workplace):
                 update={"errata": _errata(known), "workers": workers},
             ),
         )
+        if self._driver is not None:
+            self.writer.keep(self._driver)
         self._seconds: dict[str, float] = {}
         self._running: set[str] = set()
         self._tests = frozenset(tests)
@@ -160,9 +162,10 @@ class Run(Workplace):
         return suite_properties(self.record)
 
     def loaded(self, driver: DriverPackage) -> None:
-        """Record what is tested, if the record was begun without it."""
+        """Record and keep what is tested, if the record was begun without it."""
         if self._writer is not None:
             self._writer.update(driver=facts.driver(driver))
+            self._writer.keep(driver)
 
     def prepared(self, template: Template) -> None:
         """Record what the tests run on."""

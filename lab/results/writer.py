@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from lab.core.atomic import atomic_write
 from lab.core.errors import LabBroken, UsageError
+from lab.drivers.package import KEPT, DriverPackage
 from lab.results.folder import point_latest
 from lab.results.record import RECORD_NAME, SCHEMA_VERSION, EndedHow, RunRecord, TestRecord, Verdict
 
@@ -68,6 +69,18 @@ class RunWriter:
         place = next((i for i, old in enumerate(tests) if old.id == test.id), len(tests))
         tests[place : place + 1] = [test]
         return self.update(tests=tuple(tests))
+
+    def keep(self, package: DriverPackage) -> None:
+        """Keep the driver under test in the run's folder, so that the folder says all of a crash.
+
+        Raises:
+            LabBroken: it cannot be written.
+        """
+        folder = self.folder / KEPT
+        try:
+            package.keep(folder)
+        except OSError as error:
+            raise LabBroken(f"{folder}: cannot be written: {error.strerror}") from None
 
     def finish(
         self,

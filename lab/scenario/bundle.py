@@ -17,13 +17,12 @@ from pathlib import Path
 from lab.core.errors import UsageError
 from lab.crash.facts import CrashFact, from_json, to_json
 from lab.drivers import archive
-from lab.drivers.package import DriverPackage
+from lab.drivers.package import KEPT, DriverPackage
 from lab.scenario.model import Scenario
 from lab.scenario.text import dumps, load, looks_like
 
 SCENARIO = "scenario.yaml"
 CRASH = "crash.json"
-DRIVER = "driver"
 README = "README.txt"
 
 _ZIP = b"PK\x03\x04"
@@ -92,7 +91,7 @@ def _of_folder(folder: Path, name: str) -> Loaded:
     file = folder / SCENARIO
     if not file.is_file():
         raise UsageError(f"{folder}: no {SCENARIO} in it")
-    driver = folder / DRIVER
+    driver = folder / KEPT
     return Loaded(
         load(file, name),
         name,
@@ -142,7 +141,7 @@ def write_bundle(
     try:
         if package is not None:
             members += [
-                (f"{DRIVER}/{file.as_posix()}", (package.folder / file).read_bytes())
+                (f"{KEPT}/{file.as_posix()}", (package.folder / file).read_bytes())
                 for file in package.files
             ]
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from lab.core import errand
 from lab.core.errors import Blame, LabBroken, UsageError
-from lab.crash import reader
+from lab.crash import labrun, reader
 from lab.crash.facts import CrashFact
 from lab.crash.incidents import incidents, silent
 from lab.crash.signature import Signature, similarity
 from lab.crash.signature import signature as signature_of
 from lab.crash.text import decode, is_text
 from lab.drivers import archive
+from lab.drivers.package import KEPT
 from lab.scenario.bundle import SCENARIO, Loaded, is_bundle, is_scenario, load_any
 from lab.scenario.generate import generate
 from lab.scenario.minimise import Seen
@@ -48,6 +49,9 @@ LAB_FAILURES = 3
 MAX_TEXT = 1 << 20
 """Most bytes of prose that are looked through for what people did."""
 
+_ZIP = b"PK\x03\x04"
+# A run of a thousand tests has some 4000 folders.
+_MAX_FOLDERS = 10_000
 _MAX_FILES = 200
 _PROSE = frozenset({".txt", ".md", ".eml", ".mbox", ".log", ".htm", ".html", ""})
 
@@ -64,7 +68,8 @@ class Report:
         facts: of crashes, one for each.
         recorded: scenarios that were recorded when it happened, or written by hand.
         suspicions: what else is likely, with the signs.
-        driver: folder of a driver package that came with it.
+        driver: folder of a driver package that came with it: a bundle's, or the one that the
+            run was about.
     """
 
     source: str
@@ -101,6 +106,7 @@ def read_report(path: Path, scratch: Path) -> Report:
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file")
+    source, path = path, _unpacked(path, scratch)
     recorded = _recorded(path, scratch)
     facts = tuple(fact for one in recorded for fact in one.facts)
     refused: UsageError | None = None
@@ -109,15 +115,39 @@ def read_report(path: Path, scratch: Path) -> Report:
             facts = tuple(incidents(reader.read(path)))
         except UsageError as error:
             refused = error
-    text = _prose(path, scratch)
+    text = _prose(path)
     suspicions = tuple(suspect(text, facts))
     if not (facts or recorded or any(one.signs for one in suspicions)):
         assert refused is not None  # noqa: S101 - a scenario is recorded, all else is read
         raise UsageError(
-            f"{path}: nothing in it says what to reproduce: {refused.message}", hint=refused.hint
+            f"{source}: nothing in it says what to reproduce: {refused.message}", hint=refused.hint
         )
-    driver = next((one.driver for one in recorded if one.driver is not None), None)
-    return Report(str(path), facts, recorded, suspicions, driver)
+    brought = next((one.driver for one in recorded if one.driver is not None), None)
+    return Report(str(source), facts, recorded, suspicions, brought or _tested(path))
+
+
+def _unpacked(path: Path, scratch: Path) -> Path:
+    """The folder that an archive of reports holds; any other path as it is."""
+    if not path.is_file() or is_bundle(path):
+        return path
+    with path.open("rb") as file:
+        if file.read(4) != _ZIP:
+            return path
+    into = Path(tempfile.mkdtemp(dir=scratch))
+    archive.take_in(path, into, archive.REPORT)
+    return into
+
+
+def _tested(path: Path) -> Path | None:
+    """The package that a run kept; the folder is the run's, of one test in it, or around it."""
+    if not path.is_dir():
+        return None
+    # A test's evidence is in RUN/tests/NAME.
+    around = [path.resolve().parent.parent] if (path / labrun.MANIFEST).is_file() else []
+    for folder in itertools.chain(around, _folders(path)):
+        if (folder / labrun.RECORD).is_file() and (folder / KEPT).is_dir():
+            return folder / KEPT
+    return None
 
 
 def _recorded(path: Path, scratch: Path) -> tuple[Loaded, ...]:
@@ -134,25 +164,21 @@ def _recorded(path: Path, scratch: Path) -> tuple[Loaded, ...]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    for count, (folder, _, _) in enumerate(os.walk(path)):
-        if count >= _MAX_FILES:
+    """It and all below it, in the same order each time, but for kept driver packages."""
+    for count, (folder, inside, _) in enumerate(os.walk(path)):
+        if count >= _MAX_FOLDERS:
             return
+        inside[:] = sorted(name for name in inside if name != KEPT)
         yield Path(folder)
 
 
-def _prose(path: Path, scratch: Path) -> str:
+def _prose(path: Path) -> str:
     """What people wrote, as far as it is text; the readers see to the rest."""
     if path.is_file() and is_bundle(path):
         return ""
+    files = [path]
     if path.is_dir():
         files = [one for folder in _folders(path) for one in sorted(folder.iterdir())]
-    else:
-        files = [path]
-        with path.open("rb") as file:
-            zipped = file.read(4) == b"PK\x03\x04"
-        if zipped:
-            into = Path(tempfile.mkdtemp(dir=scratch))
-            files = [into / one for one in archive.take_in(path, into)]
     left = MAX_TEXT
     parts: list[str] = []
     for one in files[:_MAX_FILES]:

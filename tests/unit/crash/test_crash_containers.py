@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from lab.crash import labrun, reader
 from lab.crash.dumpwriter import memory_image, triage_dump
 from lab.crash.incidents import incidents
 from lab.crash.reader import examine, read
+from lab.drivers import archive
 from lab.evidence.manifest import Manifest
 from lab.evidence.operations import OPERATIONS_NAME, Operation, Operations
 from lab.scenario.model import About, Attach, Scenario
@@ -185,10 +187,10 @@ def test_a_folder_names_what_it_could_not_read(tmp_path: Path):
 
 
 def test_zip(tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "report.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("logs/serial.log", PANIC.read_bytes())
-        archive.writestr("Mini112007-01.dmp", triage_dump(in_xenvbd()))
-        archive.writestr("readme.bin", bytes(1000))
+    with zipfile.ZipFile(tmp_path / "report.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("logs/serial.log", PANIC.read_bytes())
+        file.writestr("Mini112007-01.dmp", triage_dump(in_xenvbd()))
+        file.writestr("readme.bin", bytes(1000))
     found = examine(tmp_path / "report.zip")
     assert {fact.sources["when" if fact.code is None else "code"].file for fact in found.facts} == {
         "report.zip: logs/serial.log",
@@ -197,20 +199,34 @@ def test_zip(tmp_path: Path):
     assert len(found.skipped) == 1
 
 
-def test_hostile_zips(tmp_path: Path):
+def test_zip_of_a_dump_as_large_as_a_guest(tmp_path: Path):
+    dump = triage_dump(in_xenvbd())
+    with zipfile.ZipFile(tmp_path / "report.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("MEMORY.DMP", dump + bytes((96 << 20) - len(dump)))
+    assert read(tmp_path / "report.zip")[0].plain == 0xD1
+
+
+def test_hostile_zips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archive, "REPORT", replace(archive.REPORT, total=5 << 20))
     path = tmp_path / "bomb.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.log", bytes(80 << 20))
-    with pytest.raises(UsageError, match="larger than 64 MiB"):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.log", bytes(6 << 20))
+    with pytest.raises(UsageError, match="larger than 5 MiB"):
         read(path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("../../etc/x", "kernel BUG at x.c:1!")
+    (tmp_path / "many").mkdir()
+    for number in range(3):
+        with zipfile.ZipFile(tmp_path / f"many/{number}.zip", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("a.log", PANIC.read_bytes() + b"\n" * (2 << 20))
+    found = examine(tmp_path / "many")
+    assert found.skipped[-1].endswith("2.zip: larger than 0 MiB when unpacked")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("../../etc/x", "kernel BUG at x.c:1!")
     with pytest.raises(UsageError, match="climbs out"):
         read(path)
     inner = PANIC.read_bytes()
     for _ in range(12):
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("a.zip", inner)
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("a.zip", inner)
         inner = path.read_bytes()
     with pytest.raises(UsageError, match="too many archives inside each other"):
         read(path)

@@ -13,6 +13,7 @@ from plugin_bench import CONFTEST, OWN_PROFILE, PLUGIN, by_name, evidence_of
 import lab.place.standin
 import lab.plugin.workplace
 from lab.core.errors import LabBroken
+from lab.drivers.package import DriverPackage
 
 pytest_plugins = ["pytester"]
 
@@ -68,6 +69,8 @@ def test_says_what_it_runs_on(bench):
         ]
     )
     assert run.record["driver"]["name"] == "xenvbd"
+    kept = DriverPackage.load(run.folder / "driver", bench.path / "again")
+    assert kept.identity == run.record["driver"]["sha256"]
 
 
 def test_another_guest_than_the_profile_s_is_called_so(bench):

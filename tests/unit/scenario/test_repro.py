@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import random
+import shutil
 import threading
 import zipfile
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +141,55 @@ def test_scenarios_in_results_come_first(tmp_path):
     again = [one for one in tried if one.name.startswith("recorded")]
     # As it was, twice, and then with other seeds.
     assert [one.scenario.seed for one in again][:3] == [1, 1, 3]
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run in which one of many tests failed, with the driver that it tested."""
+    run = tmp_path / "results" / "run"
+    failed = Scenario(steps=(Attach(disk="hdc", size=8), Detach(disk="hdc")))
+    for number in range(300):
+        folder = run / "tests" / f"t{number:03}"
+        folder.mkdir(parents=True)
+        outcome = "crash: it crashed" if number == 299 else "passed"
+        described = failed.described(title=folder.name, outcome=outcome)
+        (folder / "scenario.yaml").write_text(dumps(described))
+        (folder / "evidence.json").write_text("{}")
+    test = {
+        "id": "tests/drivers/test_x.py::test_x",
+        "outcome": "failed",
+        "evidence": "tests/t299",
+        "properties": {"pvlab.crash": "crashed during a write: panic (xenvbd:put_disk)"},
+    }
+    record = {"schema_version": 1, "run_id": "run", "tests": [test]}
+    (run / "run.json").write_text(json.dumps(record))
+    (run / "driver").mkdir()
+    (run / "driver" / "xenvbd.inf").write_text("inf")
+    (run / "driver" / "readme.txt").write_text("Detach the disk while copying and it hangs.")
+    return run
+
+
+def test_a_run_brings_its_scenario_and_its_driver(run_folder, tmp_path):
+    for path in (run_folder, run_folder / "tests" / "t299", run_folder.parent):
+        found = read_report(path, tmp_path)
+        assert [one.scenario.about.title for one in found.recorded] == ["t299"]
+        assert found.driver is not None
+        assert found.driver.resolve() == run_folder / "driver"
+        # What the package says of itself is no account of what happened.
+        signs = [sign for one in found.suspicions for sign in one.signs]
+        assert not any("detach" in sign.lower() for sign in signs)
+
+
+def test_a_run_can_be_sent_as_an_archive(run_folder, tmp_path):
+    file = Path(shutil.make_archive(str(tmp_path / "sent"), "zip", run_folder.parent))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = read_report(file, scratch)
+    assert found.source == str(file)
+    assert [one.scenario.about.title for one in found.recorded] == ["t299"]
+    assert found.facts == read_report(run_folder.parent, scratch).facts
+    assert found.driver is not None
+    assert (found.driver / "xenvbd.inf").is_file()
 
 
 def test_a_bundle_brings_its_crash_and_its_driver(tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ from lab.crash.facts import CrashFact, Frame
 from lab.scenario.bundle import load_any, write_bundle
 from lab.scenario.model import Attach, Detach, Io, Reboot, Repeat, Scenario, walk
 from lab.scenario.outcome import End, Outcome
+from lab.scenario.text import dumps
 
 PANIC = CrashFact("panic", module="xenvbd", frames=(Frame("xenvbd", "put_disk", 0x10),))
 PASSED = Outcome(End.PASSED)
@@ -73,6 +75,7 @@ def driver(monkeypatch, tmp_path):
 
     @contextlib.contextmanager
     def open_stand(profile, driver, *, accel, say):
+        made.opened = driver
         yield made
 
     monkeypatch.setattr(lab.scenario.stand, "open_stand", open_stand)
@@ -142,6 +145,24 @@ def test_bad_input_is_exit_2(driver, report, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 4
     assert "no driver package" in error
+
+
+def test_the_driver_that_the_run_kept_is_tried(driver, tmp_path):
+    run = tmp_path / "run"
+    test = {"id": "t", "outcome": "failed", "evidence": "tests/t", "properties": {}}
+    test["properties"] = {"pvlab.crash": "crashed during detach: Kernel panic (xenvbd:put_disk)"}
+    (run / "tests" / "t").mkdir(parents=True)
+    record = {"schema_version": 1, "run_id": "run", "tests": [test]}
+    (run / "run.json").write_text(json.dumps(record))
+    failed = SCENARIO.described(outcome="crash: it crashed")
+    (run / "tests" / "t" / "scenario.yaml").write_text(dumps(failed))
+    assert pvlab(run) == 2
+    (run / "driver").mkdir()
+    driver.fact = CrashFact("panic", module="xenvbd", message="Kernel panic (xenvbd:put_disk)")
+    assert pvlab(run, "-o", tmp_path / "out") == 0
+    assert driver.opened == run / "driver"
+    assert pvlab(run, "--driver", "d", "-o", tmp_path / "out") == 0
+    assert driver.opened == Path("d")
 
 
 def test_a_broken_lab_is_exit_3(driver, report, capsys):

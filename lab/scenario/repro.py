@@ -14,7 +14,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lab.core import errand
@@ -151,12 +151,15 @@ def _tested(path: Path) -> Path | None:
 
 
 def _recorded(path: Path, scratch: Path) -> tuple[Loaded, ...]:
+    """Called by where they are in the report: what is made of them travels to other machines."""
     if path.is_file():
         if not (is_scenario(path) or is_bundle(path)):
             return ()
-        return (load_any(path, scratch),)
+        return (replace(load_any(path, scratch), source=path.name),)
     found = [
-        load_any(folder, scratch) for folder in _folders(path) if (folder / SCENARIO).is_file()
+        replace(load_any(folder, scratch), source=str((folder / SCENARIO).relative_to(path)))
+        for folder in _folders(path)
+        if (folder / SCENARIO).is_file()
     ]
     # Of a run's tests those that passed show nothing.
     failed = [one for one in found if one.scenario.about.outcome not in ("", End.PASSED.value)]

@@ -173,6 +173,9 @@ def test_a_run_brings_its_scenario_and_its_driver(run_folder, tmp_path):
     for path in (run_folder, run_folder / "tests" / "t299", run_folder.parent):
         found = read_report(path, tmp_path)
         assert [one.scenario.about.title for one in found.recorded] == ["t299"]
+        assert found.recorded[0].source == str(
+            (run_folder / "tests/t299/scenario.yaml").relative_to(path)
+        )
         assert found.driver is not None
         assert found.driver.resolve() == run_folder / "driver"
         # What the package says of itself is no account of what happened.

@@ -2,8 +2,10 @@
 
 Lists of steps are cut down by delta debugging (Zeller and Hildebrandt, "Simplifying and
 Isolating Failure-Inducing Input", IEEE TSE 28(2), 2002), from the outermost list to the lists
-in groups; then each step is made simpler. The steps that depend on one that was taken out go
-with it, so every scenario that is tried makes sense.
+in groups; then each step is made simpler. In long lists all steps of one kind are left out
+first, and what is done again and again becomes a repetition: a crash at the twentieth attach
+needs all twenty, and no smaller list. The steps that depend on one that was taken out go with
+it, so every scenario that is tried makes sense.
 
 An oracle may be flaky. A cut is given up when the sequential test of ``lab.suite`` says, at the
 stated confidence, that its failure rate is below ``WORSE`` of the whole scenario's. It is kept at
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ from lab.scenario.model import (
     MIB,
     AnyStep,
     Attach,
+    Detach,
     Io,
     JitterStep,
     PutFile,
@@ -51,6 +55,12 @@ HITS = 2
 
 ATTEMPTS = 200
 """Most attempts for one decision."""
+
+LONG = 12
+"""Steps from which a list is made shorter by kinds and repetitions before it is cut."""
+
+BLOCK = 32
+"""Most steps of a list that is looked for again."""
 
 FALLBACKS = 5
 """How often the search goes back when what is left does not hold."""
@@ -272,10 +282,75 @@ def _reduce(search: _Search) -> None:
     """Everything, again and again until nothing more goes."""
     while True:
         before = search.best
+        _thin(search)
+        _fold(search)
         _cut(search)
         _simplify(search)
         if search.best == before:
             return
+
+
+def _thin(search: _Search) -> None:
+    """Leave out all steps of one kind, those that other steps need last."""
+    if len(search.best.steps) < LONG:
+        return
+    counts = Counter(type(step) for step in search.best.steps)
+    for kind in sorted(counts, key=lambda one: (one in (Attach, Detach), -counts[one])):
+        search.shows([step for step in search.best.steps if not isinstance(step, kind)])
+
+
+def _fold(search: _Search) -> None:
+    """Repetitions instead of what is done again and again, if that makes it much shorter."""
+    short = folded(search.best.steps)
+    if len(search.best.steps) >= LONG and 2 * len(short) <= len(search.best.steps):
+        search.shows(short)
+
+
+def folded(steps: Sequence[AnyStep]) -> tuple[AnyStep, ...]:
+    """The same steps with repetitions in place of lists that follow themselves.
+
+    Args:
+        steps: of one list; those in groups stay as they are.
+    """
+    said = _in_full(steps)
+    made: list[AnyStep] = []
+    at = 0
+    while at < len(said):
+        length, times = 1, 1
+        for size in range(1, min(BLOCK, (len(said) - at) // 2) + 1):
+            count = _times(said, at, size)
+            if count > 1 and count * size > length * times:
+                length, times = size, count
+        if times * length >= 2 + length:
+            made.append(Repeat(times=times, steps=said[at : at + length]))
+        else:
+            made += steps[at : at + length * times]
+        at += length * times
+    return tuple(made)
+
+
+def _times(steps: Sequence[AnyStep], at: int, size: int) -> int:
+    """How often the steps from one place on follow themselves."""
+    block = steps[at : at + size]
+    count = 1
+    while steps[at + count * size : at + (count + 1) * size] == block:
+        count += 1
+    return count
+
+
+def _in_full(steps: Sequence[AnyStep]) -> tuple[AnyStep, ...]:
+    """Each attach of a known disk with what its first attach says, which means the same."""
+    first: dict[str, Attach] = {}
+    made: list[AnyStep] = []
+    for step in steps:
+        if isinstance(step, Attach):
+            known = first.setdefault(step.disk, step)
+            if step.size is None and step.device in ("", known.device):
+                step = known.model_copy(
+                    update={"mode": step.mode, "find": step.find, "may_fail": step.may_fail}
+                )
+        made.append(step)
+    return tuple(made)
 
 
 def _cut(search: _Search) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.scenario.minimise import Seen, ddmin, minimise, simpler
+from lab.scenario.minimise import Seen, ddmin, folded, minimise, simpler
 from lab.scenario.model import (
     Attach,
     Detach,
@@ -122,6 +122,47 @@ def test_what_is_needed_is_left():
     assert detach == Detach(disk="hdc")
     # Deterministic: a handful of runs a cut.
     assert found.runs < 400
+
+
+def attaches(scenario):
+    return sum(isinstance(step, Attach) for step in flat(scenario.steps))
+
+
+def test_a_crash_at_the_twentieth_time_becomes_a_repetition():
+    steps = [Attach(disk="hdc", size=16384)]
+    for cycle in range(20):
+        steps += [Io(disk="hdc", count=2048, gen=cycle + 1), Detach(disk="hdc")]
+        steps += [Attach(disk="hdc")]
+    oracle = Oracle(lambda scenario: attaches(scenario) >= 20)
+    found = minimise(Scenario(steps=steps[:-3]), oracle, ALWAYS)
+    assert found.validated
+    again = (Attach(disk="hdc", size=2048), Detach(disk="hdc"))
+    assert found.scenario.steps == (Repeat(times=19, steps=again), Attach(disk="hdc"))
+    # Cutting the list piece by piece would take hundreds.
+    assert found.runs < 60
+
+
+def test_repetitions_are_found():
+    attach, detach = Attach(disk="hdc", size=2048), Detach(disk="hdc")
+    again = Attach(disk="hdc")
+    assert folded([]) == ()
+    assert folded([attach, detach]) == (attach, detach)
+    assert folded([attach, detach, again]) == (attach, detach, again)
+    assert folded([attach, detach, again, detach]) == (Repeat(times=2, steps=(attach, detach)),)
+    wait = Wait(seconds=1)
+    assert folded([wait, wait, wait, attach]) == (Repeat(times=3, steps=(wait,)), attach)
+    # Read only is another step, and so is another device.
+    other = Attach(disk="hdc", mode="r")
+    assert folded([attach, detach, other, detach]) == (attach, detach, other, detach)
+    other = Attach(disk="hdc", device="hdd")
+    assert folded([attach, detach, other, detach]) == (attach, detach, other, detach)
+
+
+@given(st.lists(st.sampled_from([Wait(seconds=1), Pause(), Unpause()]), max_size=60))
+def test_repetitions_do_the_same(steps):
+    short = folded(steps)
+    assert list(flat(short)) == steps
+    assert len(short) <= len(steps)
 
 
 def test_counts_that_matter_stay():

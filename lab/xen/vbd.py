@@ -30,6 +30,9 @@ _POST_MORTEM_SECONDS = 20.0
 _MARK = "@pvlab:"
 # Lines that explain a failure, in the logs of dom0 and of the hypervisor.
 _TELLING = re.compile(r"error|fail|fatal|crash|panic|does not exist|cannot|unable|\bvbd\b", re.I)
+# What the backend says of each connection that works (Linux, drivers/block/xen-blkback/xenbus.c,
+# connect_ring; 2.6.18 names the ring).
+_USUAL = re.compile(r": (?:using \d+ queues|ring-ref \d+), ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +438,11 @@ class _Report:
         found = [
             line
             for name in ("hotplug", "kernel", "xen")
-            for line in [one for one in self.logs.get(name, ()) if _TELLING.search(one)][-2:]
+            for line in [
+                one
+                for one in self.logs.get(name, ())
+                if _TELLING.search(one) and not _USUAL.search(one)
+            ][-2:]
         ]
         return tuple(found[:3])
 

@@ -119,6 +119,20 @@ def test_guest_that_never_answers(xl: XlToolstack, tools: FakeTools) -> None:
     assert caught.value.stuck == "attach: backend InitWait, frontend Initialising"
 
 
+def test_what_the_backend_says_of_every_connection_is_no_reason(
+    xl: XlToolstack, tools: FakeTools
+) -> None:
+    usual = "xen-blkback: backend/vbd/7/5632: using 1 queues, protocol 1 (x86_32-abi) persistent"
+    told = "xen-blkback: backend/vbd/7/5632: prepare for reconnect"
+    tools.add("dmesg", f"echo '[  9.1] {usual} grants'; echo '[  9.9] {told}'")
+    tools.hook("block-attach", SETUP)
+    with pytest.raises(FrontendFailed) as caught:
+        attach(xl, seconds=3)
+    assert told in caught.value.message
+    assert usual not in caught.value.message
+    assert any(usual in line for line in caught.value.evidence)
+
+
 def test_frontend_gives_up(xl: XlToolstack, tools: FakeTools) -> None:
     tools.hook("block-attach", f"{SETUP}\n( sleep 0.4; put {FRONT}/state 5 ) >/dev/null 2>&1 &")
     with pytest.raises(FrontendFailed, match=r"frontend Closing \(5\)") as caught:

@@ -6,8 +6,10 @@ names of its tests' fixtures; nothing of the lab is imported, started or written
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -174,13 +176,21 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Blame somebody for a failure and collect evidence, while the test's place lives."""
-    report = yield
+    with _reading_sources():
+        report = yield
     workplace = item.config.stash.get(WORKPLACE, None)
     if workplace is not None and uses_lab(item):
         from lab.plugin.attempt import look_after
 
         look_after(item, call, report, workplace.lab)
     return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_keyboard_interrupt() -> Generator[None, None, None]:
+    """Let others say where it came, which fails in CPython 3.11 while threads do the same."""
+    with _reading_sources():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -196,6 +206,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
     from lab.plugin.junit import add_properties
     from lab.plugin.parallel import interrupt_workers, status_of
 
+    if run.interrupted and exitstatus == pytest.ExitCode.OK:
+        # Something failed between the interrupt and pytest's note of it.
+        exitstatus = pytest.ExitCode.INTERRUPTED
     status = status_of(session.config, exitstatus)
     try:
         if status == pytest.ExitCode.INTERRUPTED:
@@ -217,6 +230,23 @@ def pytest_terminal_summary(
         from lab.plugin.telling import summarize
 
         summarize(terminalreporter, run)
+
+
+@contextlib.contextmanager
+def _reading_sources() -> Iterator[None]:
+    """Keep other threads from parsing sources while pytest does, to show where something failed.
+
+    CPython 3.11 before 3.11.8 counts the depth of all threads' trees in one place and fails with
+    a SystemError when they meet (gh-106905); it is the collector that lets another thread in,
+    and those of a lab format tracebacks whenever a machine goes away.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _interrupt_on(signum: signal.Signals, config: pytest.Config) -> None:

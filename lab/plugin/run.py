@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.outcomes import Exit
 
 from lab.core.atomic import atomic_write
 from lab.core.errors import ExitCode, LabBroken, PvlabError, UsageError
@@ -53,6 +54,9 @@ class Run(Workplace):
         tests: the tests that use the lab, by id.
         workers: processes that run them.
 
+    Attributes:
+        interrupted: whether somebody did, whatever became of pytest's own note of it.
+
     Raises:
         UsageError: the profile, the driver package or its errata are unusable, or the results
             folder cannot be written.
@@ -90,6 +94,7 @@ class Run(Workplace):
         )
         if self._driver is not None:
             self.writer.keep(self._driver)
+        self.interrupted = False
         self._seconds: dict[str, float] = {}
         self._running: set[str] = set()
         self._tests = frozenset(tests)
@@ -129,6 +134,13 @@ class Run(Workplace):
         if old is None and report.when == "setup" and report.passed:
             return
         self._put(recorder.merge(old, report, self._seconds[nodeid]))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(
+        self, excinfo: pytest.ExceptionInfo[KeyboardInterrupt | Exit]
+    ) -> None:
+        """Note an interrupt before others say where it came."""
+        self.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
 
     def finish(self, exit_status: int) -> None:
         """End the record and write the report.

@@ -492,3 +492,58 @@ def test_interrupt_cleans_up_and_leaves_a_record(bench, signum):
     assert record["verdict"]["status"] == "UNDECIDED"
     assert record["tests"][1]["message"] == "interrupted while it ran"
     assert (folder / "report.html").is_file()
+
+
+def test_interrupt_is_known_even_when_nobody_can_say_where(bench):
+    bench.pytester.makeconftest(
+        CONFTEST.format(prepare="pass", template="")
+        + "\ndef pytest_keyboard_interrupt(excinfo): raise SystemError('depth mismatch')\n"
+    )
+    bench.pytester.makepyfile(
+        """
+        def test_done(place): pass
+        def test_it(place): raise KeyboardInterrupt
+        """
+    )
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, "--pvlab-run-id=run"], cwd=bench.path, capture_output=True)
+    assert b"depth mismatch" in done.stderr
+    record = json.loads((bench.path / "results" / "run" / "run.json").read_text())
+    assert record["ended_how"] == "interrupted"
+    assert record["verdict"]["status"] == "UNDECIDED"
+
+
+def test_nothing_is_collected_while_pytest_reads_sources(bench):
+    bench.pytester.makeconftest(
+        CONFTEST.format(prepare="pass", template="")
+        + """
+import gc, pathlib, pytest
+
+def note(hook):
+    with open("collects", "a") as file:
+        print(hook, gc.isenabled(), file=file)
+
+def pytest_keyboard_interrupt(excinfo):
+    note("interrupt")
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    note(call.when)
+"""
+    )
+    bench.pytester.makepyfile(
+        """
+        import gc
+        def test_it(place): assert gc.isenabled()
+        def test_interrupted(place): raise KeyboardInterrupt
+        """
+    )
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider"]
+    subprocess.run(command, cwd=bench.path, capture_output=True)
+    assert (bench.path / "collects").read_text().splitlines() == [
+        "setup False",
+        "call False",
+        "teardown False",
+        "setup False",
+        "interrupt False",
+    ]

@@ -118,6 +118,11 @@ def failed(folder: Path) -> list[Failed]:
     return found
 
 
+def run_of(evidence: Path) -> Path:
+    """The run's folder of a test's evidence folder, which is ``RUN/tests/NAME``."""
+    return evidence.resolve().parent.parent
+
+
 def of_test(evidence: Path) -> Failed | None:
     """What the run's record says of the test whose evidence folder this is.
 
@@ -130,7 +135,7 @@ def of_test(evidence: Path) -> Failed | None:
     Raises:
         UsageError: the record is there and damaged.
     """
-    record = evidence.resolve().parent.parent / RECORD
+    record = run_of(evidence) / RECORD
     if not record.is_file():
         return None
     for test in _tests(record):

@@ -47,12 +47,21 @@ class Loaded:
     facts: tuple[CrashFact, ...] = ()
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as a zip archive does.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
+
+
 def is_bundle(path: Path) -> bool:
     """Whether a file is a zip archive with a scenario in it."""
     try:
-        with path.open("rb") as file:
-            if file.read(4) != _ZIP:
-                return False
+        if not is_zip(path):
+            return False
         with zipfile.ZipFile(path) as found:
             return SCENARIO in found.namelist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):

@@ -301,8 +301,8 @@ def _thin(search: _Search) -> None:
 
 def _fold(search: _Search) -> None:
     """Repetitions instead of what is done again and again, if that makes it much shorter."""
-    short = folded(search.best.steps)
-    if len(search.best.steps) >= LONG and 2 * len(short) <= len(search.best.steps):
+    steps = search.best.steps
+    if len(steps) >= LONG and 2 * len(short := folded(steps)) <= len(steps):
         search.shows(short)
 
 

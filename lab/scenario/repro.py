@@ -27,7 +27,7 @@ from lab.crash.signature import signature as signature_of
 from lab.crash.text import decode, is_text
 from lab.drivers import archive
 from lab.drivers.package import KEPT
-from lab.scenario.bundle import SCENARIO, Loaded, is_bundle, is_scenario, load_any
+from lab.scenario.bundle import SCENARIO, Loaded, is_bundle, is_scenario, is_zip, load_any
 from lab.scenario.generate import generate
 from lab.scenario.minimise import Seen
 from lab.scenario.model import Scenario
@@ -49,7 +49,6 @@ LAB_FAILURES = 3
 MAX_TEXT = 1 << 20
 """Most bytes of prose that are looked through for what people did."""
 
-_ZIP = b"PK\x03\x04"
 # A run of a thousand tests has some 4000 folders.
 _MAX_FOLDERS = 10_000
 _MAX_FILES = 200
@@ -128,11 +127,8 @@ def read_report(path: Path, scratch: Path) -> Report:
 
 def _unpacked(path: Path, scratch: Path) -> Path:
     """The folder that an archive of reports holds; any other path as it is."""
-    if not path.is_file() or is_bundle(path):
+    if not path.is_file() or not is_zip(path) or is_bundle(path):
         return path
-    with path.open("rb") as file:
-        if file.read(4) != _ZIP:
-            return path
     into = Path(tempfile.mkdtemp(dir=scratch))
     archive.take_in(path, into, archive.REPORT)
     return into
@@ -142,8 +138,7 @@ def _tested(path: Path) -> Path | None:
     """The package that a run kept; the folder is the run's, of one test in it, or around it."""
     if not path.is_dir():
         return None
-    # A test's evidence is in RUN/tests/NAME.
-    around = [path.resolve().parent.parent] if (path / labrun.MANIFEST).is_file() else []
+    around = [labrun.run_of(path)] if (path / labrun.MANIFEST).is_file() else []
     for folder in itertools.chain(around, _folders(path)):
         if (folder / labrun.RECORD).is_file() and (folder / KEPT).is_dir():
             return folder / KEPT
@@ -168,10 +163,12 @@ def _recorded(path: Path, scratch: Path) -> tuple[Loaded, ...]:
 
 def _folders(path: Path) -> Iterator[Path]:
     """It and all below it, in the same order each time, but for kept driver packages."""
-    for count, (folder, inside, _) in enumerate(os.walk(path)):
+    for count, (folder, inside, files) in enumerate(os.walk(path)):
         if count >= _MAX_FOLDERS:
             return
-        inside[:] = sorted(name for name in inside if name != KEPT)
+        inside.sort()
+        if KEPT in inside and not {labrun.RECORD, SCENARIO}.isdisjoint(files):
+            inside.remove(KEPT)
         yield Path(folder)
 
 

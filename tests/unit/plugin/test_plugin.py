@@ -517,7 +517,7 @@ def test_nothing_is_collected_while_pytest_reads_sources(bench):
     bench.pytester.makeconftest(
         CONFTEST.format(prepare="pass", template="")
         + """
-import gc, pathlib, pytest
+import gc, pytest
 
 def note(hook):
     with open("collects", "a") as file:

@@ -183,6 +183,14 @@ def test_a_run_brings_its_scenario_and_its_driver(run_folder, tmp_path):
         assert not any("detach" in sign.lower() for sign in signs)
 
 
+def test_a_folder_that_is_only_called_driver_is_read(tmp_path):
+    (tmp_path / "sent" / "driver").mkdir(parents=True)
+    (tmp_path / "sent" / "driver" / "note.txt").write_text(MAIL)
+    found = read_report(tmp_path / "sent", tmp_path)
+    assert found.driver is None
+    assert found.suspicions[0].signs
+
+
 def test_a_run_can_be_sent_as_an_archive(run_folder, tmp_path):
     file = Path(shutil.make_archive(str(tmp_path / "sent"), "zip", run_folder.parent))
     scratch = tmp_path / "scratch"

@@ -24,7 +24,7 @@ class Process:
         self.ended = False
         self.exit_code = 1
         self._callbacks = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def on_end(self, callback):
         """Call ``callback`` when the process is ended from outside (at once if it was)."""
@@ -35,7 +35,7 @@ class Process:
         callback()
 
     def forget(self, callback):
-        """Undo ``on_end``."""
+        """Undo ``on_end``; once this has returned, the callback runs no more."""
         with self._lock:
             if callback in self._callbacks:
                 self._callbacks.remove(callback)
@@ -48,8 +48,9 @@ class Process:
             self.ended = True
             self.exit_code = exit_code
             callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+            # Under the lock: who forgets one in time may close what it uses.
+            for callback in callbacks:
+                callback()
 
     def exited(self):
         """It has returned: take it off the table."""

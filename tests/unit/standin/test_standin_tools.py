@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 from standin import tools
 from standin.hive import Hive
+from standin.processes import ProcessTable
 from standin_guest import Guest
 
 DONE = "\nThe operation completed successfully\n"
@@ -144,3 +146,30 @@ def test_every_tool_is_there():
     tools.preload()
     assert all(callable(tools.find(name + ".exe")) for name in tools.NAMES)
     assert tools.find("nosuch") is None
+
+
+def test_what_is_forgotten_runs_no_more():
+    process = ProcessTable().start("dbgview.exe")
+    under_way, go_on, order = threading.Event(), threading.Event(), []
+
+    def wake():
+        under_way.set()
+        assert go_on.wait(60)
+        order.append("woken")
+
+    def tool():
+        process.forget(wake)
+        order.append("closed")
+
+    process.on_end(wake)
+    ending = threading.Thread(target=process.end)
+    ending.start()
+    assert under_way.wait(60)
+    leaving = threading.Thread(target=tool)
+    leaving.start()
+    leaving.join(0.2)
+    go_on.set()
+    for thread in (ending, leaving):
+        thread.join(60)
+    assert process.ended
+    assert order == ["woken", "closed"]

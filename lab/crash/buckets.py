@@ -44,8 +44,9 @@ class Bucket:
 
     Attributes:
         signature: theirs.
-        first_seen: UTC, when the first was put in.
-        last_seen: UTC, when the last was.
+        first_seen: UTC, time of the earliest crash: as its account tells it, else when it was
+            put in.
+        last_seen: UTC, of the latest.
         count: how many crashes.
         builds: driver builds, with how many of the crashes each had.
         sample: the account that knows most.
@@ -129,13 +130,15 @@ class BucketStore:
         Args:
             fact: it.
             build: the driver build it happened with, in words.
-            now: the moment; the present when None.
+            now: the moment; the present when None. A crash whose account tells its time is of
+                that time, and of this moment when it tells one that is yet to come.
 
         Raises:
             UsageError: the store cannot be read or written.
             DeadlineExpired: another process keeps it locked.
         """
         moment = (now or datetime.now(UTC)).astimezone(UTC)
+        moment = min(fact.moment or moment, moment)
         own = signatures.signature(fact)
         with self._locked():
             others = [(one, one.signature) for one in self.buckets()]

@@ -6,8 +6,10 @@ every field that is known has a ``Source``: the reader, the file and the place i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -25,6 +27,9 @@ MINIDUMP_FLAG = 0x10000000
 Source: the codes of published Windows XP minidumps, as WinDbg, BlueScreenView and the event
 log show them.
 """
+
+
+_ZONE = re.compile(r" UTC$")
 
 
 def plain_code(code: int) -> int:
@@ -181,6 +186,18 @@ class CrashFact:
     def plain(self) -> int | None:
         """The code without the flag of minidumps."""
         return None if self.code is None else plain_code(self.code)
+
+    @property
+    def moment(self) -> datetime | None:
+        """Time of the crash, UTC; None when the account tells none, or one without its zone.
+
+        Runs of the lab tell it as ISO 8601, dumps with ``UTC`` behind it.
+        """
+        try:
+            moment = datetime.fromisoformat(_ZONE.sub("+00:00", self.when or ""))
+            return moment.astimezone(UTC) if moment.tzinfo else None
+        except (ValueError, OverflowError):
+            return None
 
 
 #: Fields that say what is known; the others say how.

@@ -175,6 +175,28 @@ def test_buckets(tmp_path: Path):
     assert [one.bucket.key for one in near] == [bucket.key]
 
 
+@pytest.mark.parametrize(
+    ("when", "day"),
+    [
+        ("2026-01-02T12:00:00.5Z", 2),
+        ("2026-01-03 00:30:00 UTC", 3),
+        ("2026-01-03T00:30:00+01:00", 2),
+        # The crash cannot have been later than it was put in.
+        ("2027-01-01T00:00:00Z", 9),
+        # Whose clock?
+        ("2026-01-02 12:00:00", 9),
+        ("0001-01-01T00:00:00+14:00", 9),
+        ("mail of Thu, 1 Jan", 9),
+        (None, 9),
+    ],
+)
+def test_a_crash_is_of_the_time_its_account_tells(tmp_path: Path, when: str | None, day: int):
+    put = BucketStore(tmp_path).put(
+        CrashFact("bugcheck", code=0xD1, when=when), now=datetime(2026, 1, 9, tzinfo=UTC)
+    )
+    assert put.bucket.first_seen.day == put.bucket.last_seen.day == day
+
+
 def test_a_fuller_account_becomes_the_sample(tmp_path: Path):
     store = BucketStore(tmp_path)
     (fact,) = read(GOLDEN / "windbg_d1.txt")

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from lab.cli.options import (
 )
 from lab.cli.scenario import outcome_json
 from lab.config.load import load_profile
+from lab.core.deadline import Deadline
 from lab.core.errors import ExitCode, UsageError
 from lab.core.paths import results_dir
 from lab.crash.signature import signature
@@ -41,7 +42,16 @@ from lab.scenario.minimise import Minimal, minimise
 from lab.scenario.model import Scenario
 from lab.scenario.pytest_file import write_test
 from lab.scenario.rate import Rate, rate
-from lab.scenario.repro import Bench, Different, Report, Search, Wanted, read_report, search
+from lab.scenario.repro import (
+    CONFIRM_SHARE,
+    Bench,
+    Different,
+    Report,
+    Search,
+    Wanted,
+    read_report,
+    search,
+)
 from lab.scenario.text import dumps, outline, plain
 from lab.scenario.workers import Workers
 from lab.suite.balance import available_mib, check_memory, fitting
@@ -131,16 +141,20 @@ def repro(
             raise UsageError("no driver package to try", hint="name one: --driver PATH")
         stand = stack.enter_context(open_stand(chosen, package, accel=accel, say=say))
         console.print(f"attempts at the same time: {count}", markup=False)
-        ends = time.monotonic() + seconds
+        deadline = Deadline(seconds)
 
         def left() -> bool:
-            return time.monotonic() < ends
+            return not deadline.expired
+
+        def share() -> Callable[[], bool]:
+            own = deadline.at_most(deadline.remaining * CONFIRM_SHARE)
+            return lambda: not own.expired
 
         cut: Minimal | None = None
         # Closed before the stand is: what works there has ended by then.
         with Workers(count) as pool:
             bench = Bench(stand.attempt, say, pool.in_order)
-            found = search(read, bench, left=left, say=say)
+            found = search(read, bench, left=left, say=say, share=share if minimal else None)
             if found.found is not None and found.outcome is not None and minimal and left():
                 cut = minimise(
                     found.found.scenario,

@@ -43,6 +43,12 @@ SAME = 0.8
 CONFIRM = 10
 """Runs that say how often a scenario shows what it showed once."""
 
+CONFIRM_LEAST = 3
+"""Of these, runs that are made though they take more than their share of the budget."""
+
+CONFIRM_SHARE = 1 / 3
+"""Share of the budget's rest for these runs, when what was found is cut down after them."""
+
 LAB_FAILURES = 3
 """Attempts in a row that the lab may fail in."""
 
@@ -442,6 +448,7 @@ def search(
     left: Callable[[], bool],
     say: Say = lambda _: None,
     confirm: int = CONFIRM,
+    share: Callable[[], Callable[[], bool]] | None = None,
 ) -> Search:
     """Run candidates until one shows what the report tells of, then run that one again.
 
@@ -451,6 +458,8 @@ def search(
         left: whether there is time for another run; at least one is made.
         say: told in lines what happens.
         confirm: how often to run what was found again.
+        share: called when that begins, and returns what says whether there is time for more
+            than ``CONFIRM_LEAST`` of these runs; as ``left`` when None.
 
     Raises:
         LabBroken: the lab failed again and again.
@@ -480,8 +489,16 @@ def search(
     if result.found is None or result.outcome is None:
         return result
     shown = Wanted.of_outcome(result.outcome)
-    again = itertools.repeat(result.found.scenario, confirm)
-    with closing(bench.outcomes(itertools.takewhile(lambda _: left(), again))) as outcomes:
+    more = left if share is None else share()
+    scenario = result.found.scenario
+
+    def again() -> Iterator[Scenario]:
+        for made in range(confirm):
+            if not left() or (made >= CONFIRM_LEAST and not more()):
+                return
+            yield scenario
+
+    with closing(bench.outcomes(again())) as outcomes:
         for number, outcome in enumerate(outcomes, 1):
             same = shown.compare(outcome).seen is Seen.SAME
             result.tally = result.tally.plus(same)

@@ -280,6 +280,21 @@ def test_what_is_found_is_run_again_for_its_rate(panic_report):
     assert any("again 10 of 10" in line for line in lines)
 
 
+@pytest.mark.parametrize(("enough", "made"), [(0, 3), (4, 7)])
+def test_confirming_leaves_time_to_cut_down(panic_report, enough, made):
+    lines = []
+
+    def share():
+        # The clock of the share starts when the crash was found.
+        assert lines
+        return budget(enough)
+
+    found = search(
+        panic_report, Bench(dies_of_detach), left=lambda: True, say=lines.append, share=share
+    )
+    assert found.tally == Tally(made, made)
+
+
 def test_a_flaky_driver_is_found(panic_report):
     luck = random.Random(3)  # noqa: S311
 

@@ -38,12 +38,11 @@ from lab.crash.signature import signature
 from lab.crash.signature import to_json as signature_json
 from lab.drivers.package import DriverPackage
 from lab.scenario.bundle import SCENARIO, write_bundle
-from lab.scenario.minimise import Minimal, minimise
+from lab.scenario.minimise import CUT_SHARE, Minimal, minimise
 from lab.scenario.model import Scenario
 from lab.scenario.pytest_file import write_test
 from lab.scenario.rate import Rate, rate
 from lab.scenario.repro import (
-    CONFIRM_SHARE,
     Bench,
     Different,
     Report,
@@ -146,21 +145,24 @@ def repro(
         def left() -> bool:
             return not deadline.expired
 
-        def share() -> Callable[[], bool]:
-            own = deadline.at_most(deadline.remaining * CONFIRM_SHARE)
+        def share(part: float) -> Callable[[], bool]:
+            own = deadline.at_most(deadline.remaining * part)
             return lambda: not own.expired
 
         cut: Minimal | None = None
         # Closed before the stand is: what works there has ended by then.
         with Workers(count) as pool:
             bench = Bench(stand.attempt, say, pool.in_order)
-            found = search(read, bench, left=left, say=say, share=share if minimal else None)
+            found = search(
+                read, bench, left=left, say=say, share=share if minimal else lambda _: left
+            )
             if found.found is not None and found.outcome is not None and minimal and left():
                 cut = minimise(
                     found.found.scenario,
                     bench.trial(Wanted.of_outcome(found.outcome)),
                     found.baseline,
                     left=left,
+                    cutting=share(CUT_SHARE),
                     say=say,
                     in_order=pool.in_order,
                 )
@@ -215,6 +217,8 @@ def _show(console: Console, found: Search, cut: Minimal | None) -> None:
     if cut is None:
         return
     state = "validated" if cut.validated else "not validated: the budget ended"
+    if cut.validated and not cut.finished:
+        state += ", not every cut was tried: the budget ended"
     console.print(
         f"cut down in {cut.runs} runs, {state}, fails in {rate(cut.tally).words}:", markup=False
     )

@@ -53,6 +53,9 @@ KEPT = 1 / 4
 HITS = 2
 """Failures after which a cut is kept: one may be the luck of a rate that is near nothing."""
 
+CUT_SHARE = 3 / 4
+"""Share of the time for all of it that may go to cuts: the rest is for what validates them."""
+
 ATTEMPTS = 200
 """Most attempts for one decision."""
 
@@ -91,7 +94,7 @@ class Minimal:
         tally: the runs that say how often it fails; those before the search for the whole one.
         validated: whether they show, at the stated confidence, that it fails as the whole did.
             What is not showed the crash twice at least, and the budget ended the rest.
-        finished: whether every cut was tried before the budget was used up.
+        finished: whether every cut was tried before the time for them was over.
         runs: all that were looked at.
         tried: different scenarios among them.
     """
@@ -111,6 +114,8 @@ class _Search:
     Attributes:
         best: the smallest scenario that showed the crash.
         kept: all that did, the largest first; the whole one is not among them.
+        left: whether there is time for another run.
+        cutting: whether there is for one of a cut.
         known: whether the scenario of these steps showed the crash.
         tallies: the runs that say so.
         sense: takes out what makes no sense after a cut.
@@ -120,6 +125,7 @@ class _Search:
     rate: float
     confidence: float
     left: Callable[[], bool]
+    cutting: Callable[[], bool]
     say: Callable[[str], None]
     in_order: InOrder
     best: Scenario
@@ -142,14 +148,18 @@ class _Search:
                 self.say(f"{len(self.known)} tried, {self.runs} runs: {_size(fixed)} steps left")
         return self.known[fixed]
 
-    def runs_of(self, scenario: Scenario) -> Generator[Seen, None, None]:
+    def runs_of(self, scenario: Scenario, left: Callable[[], bool]) -> Generator[Seen, None, None]:
         """What runs of a scenario show, one after the other: as many as a decision may take.
+
+        Args:
+            scenario: it.
+            left: whether there is time for another run.
 
         Raises:
             OutOfBudget: there is no time for another one; all that were begun have been seen.
         """
         again = itertools.repeat(scenario, ATTEMPTS)
-        begun = itertools.takewhile(lambda _: self.left(), again)
+        begun = itertools.takewhile(lambda _: left(), again)
         before = self.runs
         with closing(self.in_order(self.trial, begun)) as shown:
             for seen in shown:
@@ -158,20 +168,23 @@ class _Search:
         if self.runs - before < ATTEMPTS:
             raise OutOfBudget
 
-    def fails_above(self, limit: float, scenario: Scenario, hits: int = ATTEMPTS) -> Tally | None:
+    def fails_above(
+        self, limit: float, scenario: Scenario, left: Callable[[], bool], hits: int = ATTEMPTS
+    ) -> Tally | None:
         """The runs that show that a scenario's failure rate is above a limit; None when they
         show that it is not, or nothing.
 
         Args:
             limit: the rate.
             scenario: it.
+            left: whether there is time for another run.
             hits: failures that suffice.
 
         Raises:
             OutOfBudget: the time was over before.
         """
         tally = Tally()
-        with closing(self.runs_of(scenario)) as runs:
+        with closing(self.runs_of(scenario, left)) as runs:
             for seen in runs:
                 tally = tally.plus(seen is Seen.SAME)
                 said = answer(tally, limit, self.confidence)
@@ -182,7 +195,7 @@ class _Search:
         return None
 
     def _decide(self, scenario: Scenario) -> bool:
-        tally = self.fails_above(self.rate * WORSE, scenario, HITS)
+        tally = self.fails_above(self.rate * WORSE, scenario, self.cutting, HITS)
         if tally is None:
             return False
         self.tallies[scenario.steps] = tally
@@ -201,6 +214,7 @@ def minimise(
     *,
     confidence: float = CONFIDENCE,
     left: Callable[[], bool] = lambda: True,
+    cutting: Callable[[], bool] | None = None,
     say: Callable[[str], None] = lambda _: None,
     in_order: InOrder = one_by_one,
 ) -> Minimal:
@@ -212,6 +226,8 @@ def minimise(
         baseline: runs of the whole scenario so far, with at least one failure.
         confidence: of each cut that is given up, and of the result.
         left: whether there is time for another run.
+        cutting: whether there is for one of a cut, which leaves the rest for the runs that
+            validate; as ``left`` when None.
         say: told in lines how far it is.
         in_order: how runs of one scenario follow each other; several may be under way.
 
@@ -221,7 +237,7 @@ def minimise(
     if not baseline.failures:
         raise ValueError("the scenario never showed the crash")
     rate = baseline.failures / baseline.attempts
-    search = _Search(trial, rate, confidence, left, say, in_order, scenario)
+    search = _Search(trial, rate, confidence, left, cutting or left, say, in_order, best=scenario)
     if not any(unexplained(scenario.steps)):
         # Then no cut may blame the driver for data that the cut took away.
         search.sense = explained
@@ -229,7 +245,7 @@ def minimise(
     finished = True
     try:
         for _ in range(FALLBACKS):
-            _reduce(search)
+            finished = _reduced(search) and finished
             if (tally := _validated(search)) or not search.kept:
                 break
             search.reject(scenario)
@@ -249,7 +265,7 @@ def _validated(search: _Search) -> Tally | None:
     if not search.kept:
         return None
     search.say(f"validating {_size(search.best.steps)} steps")
-    return search.fails_above(search.rate * KEPT, search.best)
+    return search.fails_above(search.rate * KEPT, search.best, search.left)
 
 
 def ddmin(items: Sequence[T], shows: Callable[[Sequence[T]], bool]) -> list[T]:
@@ -276,6 +292,15 @@ def ddmin(items: Sequence[T], shows: Callable[[Sequence[T]], bool]) -> list[T]:
                 break
             parts = min(parts * 2, len(current))
     return current
+
+
+def _reduced(search: _Search) -> bool:
+    """Cut down what there is; whether every cut was tried before the time for cuts was over."""
+    try:
+        _reduce(search)
+    except OutOfBudget:
+        return False
+    return True
 
 
 def _reduce(search: _Search) -> None:

@@ -448,7 +448,7 @@ def search(
     left: Callable[[], bool],
     say: Say = lambda _: None,
     confirm: int = CONFIRM,
-    share: Callable[[], Callable[[], bool]] | None = None,
+    share: Callable[[float], Callable[[], bool]] | None = None,
 ) -> Search:
     """Run candidates until one shows what the report tells of, then run that one again.
 
@@ -458,8 +458,9 @@ def search(
         left: whether there is time for another run; at least one is made.
         say: told in lines what happens.
         confirm: how often to run what was found again.
-        share: called when that begins, and returns what says whether there is time for more
-            than ``CONFIRM_LEAST`` of these runs; as ``left`` when None.
+        share: called with a share of the time that is left, when that begins, and says from
+            then on whether there is time for more than ``CONFIRM_LEAST`` of these runs; as
+            ``left`` when None.
 
     Raises:
         LabBroken: the lab failed again and again.
@@ -489,7 +490,7 @@ def search(
     if result.found is None or result.outcome is None:
         return result
     shown = Wanted.of_outcome(result.outcome)
-    more = left if share is None else share()
+    more = left if share is None else share(CONFIRM_SHARE)
     scenario = result.found.scenario
 
     def again() -> Iterator[Scenario]:

@@ -241,6 +241,17 @@ def test_the_budget_ends_it():
     assert detach_under_io(found.scenario)
 
 
+def test_what_was_cut_in_time_is_validated():
+    cuts = iter(range(40))
+    oracle = Oracle(detach_under_io)
+    found = minimise(NOISY, oracle, ALWAYS, cutting=lambda: next(cuts, None) is not None)
+    assert found.validated
+    assert not found.finished
+    assert oracle.runs > 40
+    assert detach_under_io(found.scenario)
+    assert found.scenario != NOISY
+
+
 @pytest.mark.parametrize(
     "fails",
     [

@@ -284,7 +284,7 @@ def test_what_is_found_is_run_again_for_its_rate(panic_report):
 def test_confirming_leaves_time_to_cut_down(panic_report, enough, made):
     lines = []
 
-    def share():
+    def share(_part):
         # The clock of the share starts when the crash was found.
         assert lines
         return budget(enough)

@@ -39,7 +39,8 @@ from lab.crash.signature import to_json as signature_json
 from lab.drivers.package import DriverPackage
 from lab.scenario.bundle import SCENARIO, write_bundle
 from lab.scenario.minimise import CUT_SHARE, Minimal, minimise
-from lab.scenario.model import Scenario
+from lab.scenario.model import AnyStep, Scenario
+from lab.scenario.outcome import Outcome
 from lab.scenario.pytest_file import write_test
 from lab.scenario.rate import Rate, rate
 from lab.scenario.repro import (
@@ -150,6 +151,7 @@ def repro(
             return lambda: not own.expired
 
         cut: Minimal | None = None
+        shown: dict[tuple[AnyStep, ...], Outcome] = {}
         # Closed before the stand is: what works there has ended by then.
         with Workers(count) as pool:
             bench = Bench(stand.attempt, say, pool.in_order)
@@ -159,7 +161,10 @@ def repro(
             if found.found is not None and found.outcome is not None and minimal and left():
                 cut = minimise(
                     found.found.scenario,
-                    bench.trial(Wanted.of_outcome(found.outcome)),
+                    bench.trial(
+                        Wanted.of_outcome(found.outcome),
+                        lambda scenario, outcome: shown.setdefault(scenario.steps, outcome),
+                    ),
                     found.baseline,
                     left=left,
                     cutting=share(CUT_SHARE),
@@ -170,15 +175,17 @@ def repro(
         folder: Path | None = None
         if found.found is not None and found.outcome is not None:
             scenario = cut.scenario if cut else found.found.scenario
+            # Its own, which names its own steps; the whole one's if nothing smaller holds.
+            outcome = shown.get(scenario.steps, found.outcome)
             scenario = stand.described(
                 scenario,
                 title=scenario.about.title or _title(found),
                 origin=f"{Path(read.source).name}, {found.found.name}",
-                outcome=found.outcome.line,
+                outcome=outcome.line,
             )
             folder = output or results_dir() / f"repro-{datetime.now():%Y%m%d-%H%M%S}"
-            shown = rate(cut.tally) if cut else found.rate()
-            _write(folder, scenario, stand.package, found, shown)
+            fails = rate(cut.tally) if cut else found.rate()
+            _write(folder, scenario, stand.package, outcome, fails)
             console.print(f"written to {folder}", markup=False)
         if json is not None:
             _write_json(json, read, found, cut, folder, count)
@@ -242,16 +249,15 @@ def _show_different(console: Console, found: Search) -> None:
 
 
 def _write(
-    folder: Path, scenario: Scenario, package: DriverPackage, found: Search, shown: Rate
+    folder: Path, scenario: Scenario, package: DriverPackage, outcome: Outcome, fails: Rate
 ) -> None:
-    assert found.outcome is not None  # noqa: S101 - called for what was found only
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SCENARIO).write_text(dumps(scenario), encoding="utf-8")
-        (folder / "test_repro.py").write_text(write_test(scenario, shown), encoding="utf-8")
+        (folder / "test_repro.py").write_text(write_test(scenario, fails), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
-    write_bundle(folder / "bundle.zip", scenario, package=package, facts=found.outcome.facts)
+    write_bundle(folder / "bundle.zip", scenario, package=package, facts=outcome.facts)
 
 
 def _write_json(

@@ -436,9 +436,24 @@ class Bench:
         """
         return self._in_order(self.run, scenarios)
 
-    def trial(self, wanted: Wanted) -> Callable[[Scenario], Seen]:
-        """For ``minimise``: what a run shows of a failure."""
-        return lambda scenario: wanted.compare(self.run(scenario)).seen
+    def trial(
+        self, wanted: Wanted, keep: Callable[[Scenario, Outcome], object] = lambda *_: None
+    ) -> Callable[[Scenario], Seen]:
+        """For ``minimise``: what a run shows of a failure.
+
+        Args:
+            wanted: the failure.
+            keep: told of each run that shows it, in the thread that made the run.
+        """
+
+        def trial(scenario: Scenario) -> Seen:
+            outcome = self.run(scenario)
+            seen = wanted.compare(outcome).seen
+            if seen is Seen.SAME:
+                keep(scenario, outcome)
+            return seen
+
+        return trial
 
 
 def search(

@@ -68,7 +68,8 @@ def driver(monkeypatch, tmp_path):
     def attempt(scenario):
         if not made.crashes(scenario):
             return PASSED
-        return Outcome(End.CRASH, Blame.DRIVER, "it crashed", "step 2, detach hdc", (made.fact,))
+        at = f"step {len(scenario.steps)}, detach hdc"
+        return Outcome(End.CRASH, Blame.DRIVER, "it crashed", at, (made.fact,))
 
     made.attempt = attempt
     made.described = lambda scenario, **about: scenario.described(driver_sha256="ab" * 32, **about)
@@ -101,6 +102,8 @@ def test_reproduced_and_cut_down(driver, report, tmp_path, capsys):
     assert loaded.facts == (PANIC,)
     assert loaded.driver is not None
     assert loaded.scenario.about.origin.startswith("report.zip, recorded: ")
+    # Of the scenario that is told of, not of the one that it was cut from.
+    assert loaded.scenario.about.outcome == "crash at step 2, detach hdc: it crashed"
     assert load_any(out, tmp_path).scenario == loaded.scenario
     assert "def test_crash_at_detach_hdc(replay)" in (out / "test_repro.py").read_text()
     document = json.loads((tmp_path / "r.json").read_text())

@@ -43,15 +43,7 @@ from lab.scenario.model import AnyStep, Scenario
 from lab.scenario.outcome import Outcome
 from lab.scenario.pytest_file import write_test
 from lab.scenario.rate import Rate, rate
-from lab.scenario.repro import (
-    Bench,
-    Different,
-    Report,
-    Search,
-    Wanted,
-    read_report,
-    search,
-)
+from lab.scenario.repro import Bench, Different, Report, Search, Wanted, read_report, search
 from lab.scenario.text import dumps, outline, plain
 from lab.scenario.workers import Workers
 from lab.suite.balance import available_mib, check_memory, fitting
@@ -155,9 +147,7 @@ def repro(
         # Closed before the stand is: what works there has ended by then.
         with Workers(count) as pool:
             bench = Bench(stand.attempt, say, pool.in_order)
-            found = search(
-                read, bench, left=left, say=say, share=share if minimal else lambda _: left
-            )
+            found = search(read, bench, left=left, say=say, share=share if minimal else None)
             if found.found is not None and found.outcome is not None and minimal and left():
                 cut = minimise(
                     found.found.scenario,

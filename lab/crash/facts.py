@@ -6,7 +6,6 @@ every field that is known has a ``Source``: the reader, the file and the place i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -27,9 +26,6 @@ MINIDUMP_FLAG = 0x10000000
 Source: the codes of published Windows XP minidumps, as WinDbg, BlueScreenView and the event
 log show them.
 """
-
-
-_ZONE = re.compile(r" UTC$")
 
 
 def plain_code(code: int) -> int:
@@ -194,7 +190,7 @@ class CrashFact:
         Runs of the lab tell it as ISO 8601, dumps with ``UTC`` behind it.
         """
         try:
-            moment = datetime.fromisoformat(_ZONE.sub("+00:00", self.when or ""))
+            moment = datetime.fromisoformat((self.when or "").replace(" UTC", "+00:00"))
             return moment.astimezone(UTC) if moment.tzinfo else None
         except (ValueError, OverflowError):
             return None
